@@ -1,0 +1,79 @@
+//! Calling cargo, and where it leaves what it built.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::machine;
+
+/// The repository's top.
+pub fn workspace() -> &'static Path {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().unwrap_or(own)
+}
+
+/// Cargo, to work on the whole repository wherever the user stands in it.
+pub fn cargo() -> Command {
+    let mut cargo = Command::new(machine::cargo());
+    cargo.current_dir(workspace());
+    cargo
+}
+
+/// Builds the release binary `portway`.
+///
+/// # Errors
+/// If it does not compile.
+pub fn portway() -> Result<()> {
+    release(&["--package", "dataplane-user", "--bin", "portway"])
+}
+
+/// Builds `portway`, and what the lab is made of: `portway-lab` and its helpers.
+///
+/// # Errors
+/// If they do not compile.
+pub fn portway_and_lab() -> Result<()> {
+    release(&[
+        "--package",
+        "dataplane-user",
+        "--package",
+        "portway-tests",
+        "--bins",
+    ])
+}
+
+fn release(what: &[&str]) -> Result<()> {
+    let status = cargo()
+        .args(["build", "--release"])
+        .args(what)
+        .status()
+        .context("cargo does not start")?;
+    if !status.success() {
+        bail!("portway did not compile; cargo's messages above say where");
+    }
+    Ok(())
+}
+
+/// A binary that `cargo build --release` made. It is beside this program's own: both were built in
+/// the same target directory, whatever the user has configured.
+///
+/// # Errors
+/// If this program was moved out of it.
+pub fn release_binary(name: &str) -> Result<PathBuf> {
+    let own = env::current_exe().context("this program cannot find its own file")?;
+    let target = own
+        .parent()
+        .and_then(Path::parent)
+        .context("this program was moved out of cargo's target directory")?;
+    let binary = target.join("release").join(name);
+    if !binary.is_file() {
+        bail!(
+            "{} is not there: start this program with `cargo xtask`",
+            binary.display()
+        );
+    }
+    Ok(binary)
+}

@@ -1,0 +1,146 @@
+//! Sets up the machine, then builds, runs and tests portway: `cargo xtask --help`.
+//!
+//! | file | its job |
+//! |---|---|
+//! | [`machine`] | what is here: distribution, root, toolchain, programs; cheap, changes nothing |
+//! | [`packages`] | which distribution calls the missing programs what |
+//! | [`apt`] | what Debian's archive offers, and installing from it |
+//! | [`plan`], [`step`] | from those, without touching anything: what has to be done, and who can do it |
+//! | [`by_hand`] | the commands to print where xtask does not install by itself |
+//! | [`setup`] | says the plan, and does it |
+//! | [`toolchain`] | which Rust and which linker make the eBPF programs (shared with dataplane-user's build script) |
+//! | [`compile`] | cargo, and where it leaves what it built |
+//! | [`run`] | `run`: portway itself, or the lab |
+//! | [`test`], [`tally`] | `test`: the checks, the tests and their sum |
+//! | [`diagram`], [`svg`] | `diagram`: docs/packet-way.svg |
+
+mod apt;
+mod by_hand;
+mod compile;
+mod diagram;
+mod machine;
+mod packages;
+mod plan;
+mod run;
+mod setup;
+mod step;
+mod svg;
+mod tally;
+mod test;
+mod toolchain;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+/// Sets up this machine for portway, then builds, runs or tests it.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build target/release/portway, with the eBPF programs inside.
+    Build(SetUp),
+    /// Build portway and run it; without Docker and without a publication, show it at work in the lab.
+    Run {
+        #[command(flatten)]
+        set_up: SetUp,
+        /// Passed on to `portway run` (or to the lab).
+        #[arg(last = true, value_name = "ARGS")]
+        arguments: Vec<String>,
+    },
+    /// Check formatting, lint, build, and run every test.
+    Test {
+        #[command(flatten)]
+        set_up: SetUp,
+        #[command(flatten)]
+        selection: test::Selection,
+    },
+    /// Draw docs/packet-way.svg anew.
+    Diagram,
+}
+
+#[derive(Args, Clone, Copy)]
+struct SetUp {
+    /// Install nothing: if anything is missing, list it and stop.
+    #[arg(long)]
+    no_install: bool,
+}
+
+fn main() -> ExitCode {
+    match dispatch(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Build(set_up) => {
+            setup::ensure(plan::Goal::Build, set_up.no_install)?;
+            compile::portway()?;
+            println!("{}", compile::release_binary("portway")?.display());
+        }
+        Command::Run { set_up, arguments } => run::run(set_up.no_install, &arguments)?,
+        Command::Test { set_up, selection } => return test::test(set_up.no_install, &selection),
+        Command::Diagram => diagram::write()?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn arguments_reach_cargo_and_the_test_programs() {
+        let line = [
+            "xtask",
+            "test",
+            "-p",
+            "portway-tests",
+            "compose",
+            "--no-install",
+            "--",
+            "--exact",
+        ];
+        let cli = Cli::try_parse_from(line);
+        let Ok(Cli {
+            command: Command::Test { set_up, selection },
+        }) = cli
+        else {
+            panic!(
+                "not understood: {:?}",
+                cli.err().map(|error| error.to_string())
+            );
+        };
+        assert!(set_up.no_install);
+        assert_eq!(
+            selection.cargo_arguments(),
+            ["--package", "portway-tests", "compose", "--", "--exact"]
+        );
+    }
+
+    #[test]
+    fn all_packages_are_tested_unless_one_is_named() {
+        assert_eq!(
+            test::Selection::default().cargo_arguments(),
+            ["--workspace"]
+        );
+    }
+}
