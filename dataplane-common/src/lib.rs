@@ -1,0 +1,50 @@
+//! What portway's eBPF programs, its controller and its tests share.
+//!
+//! A packet's way through the core, one file a step:
+//!
+//! | module | its job |
+//! |---|---|
+//! | [`packet`] | the trait by which the core reads and writes a packet, whatever holds it |
+//! | [`headers`] | wire formats, with the network-order newtypes they are made of |
+//! | [`family`] | what differs between IPv4 and IPv6, as a compile-time parameter |
+//! | [`parse`] | bytes -> [`parse::Parsed`], or the [`reason`] they are left alone |
+//! | [`forward`] | the decision for a packet from outside: client -> container |
+//! | [`reply`] | the decision for a packet from a container: container -> client |
+//! | [`rewrite`] | the writes, once everything is decided |
+//! | [`tables`] | the trait by which the core reaches maps, clock and routing |
+//!
+//! What the tables hold:
+//!
+//! | module | its job |
+//! |---|---|
+//! | [`published`] | published ports and the backends they lead to |
+//! | [`flow`] | flows: key, state, time-outs, counters |
+//! | [`reason`] | why a packet was left to the slow path; the counters' index |
+//! | [`settings`] | what the controller tells the programs |
+//! | [`registry`] | what the controller keeps in pinned maps for itself |
+//! | [`layout`] | names, sizes and version of the pinned maps |
+//! | [`checksum`] | incremental Internet checksums |
+//!
+//! Nothing here touches the kernel: the same code is compiled for eBPF and for unit tests on the host.
+#![cfg_attr(not(test), no_std)]
+
+pub mod checksum;
+pub mod family;
+pub mod flow;
+pub mod forward;
+pub mod headers;
+pub mod layout;
+pub mod packet;
+pub mod parse;
+#[cfg(feature = "user")]
+mod pod;
+pub mod published;
+pub mod reason;
+pub mod registry;
+pub mod reply;
+pub mod rewrite;
+pub mod settings;
+pub mod tables;
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,106 @@
+//! Bytes to a small description of the packet, read once, or the reason it is left alone.
+
+use core::{marker::PhantomData, mem::offset_of};
+
+use crate::{
+    family::{Family, Network},
+    headers::{Be16, Ethernet, IpProtocol, Ports, Tcp, TcpFlags, Udp},
+    packet::Packet,
+    reason::Reason,
+};
+
+/// Where the IP header begins: behind an untagged Ethernet header.
+pub const L3: usize = size_of::<Ethernet>();
+
+/// A TCP segment or UDP datagram that may be translated.
+#[derive(Clone, Copy, Debug)]
+pub struct Parsed<F: Family> {
+    /// What the IP header says.
+    pub network: Network<F::Address>,
+    /// Source and destination port.
+    pub ports: Ports,
+    /// TCP's control bits; none for UDP.
+    pub flags: TcpFlags,
+    /// Length of the transport header, in bytes.
+    transport_len: u32,
+    /// Bytes of payload in each segment, or zero.
+    segment_size: u32,
+    family: PhantomData<F>,
+}
+
+impl<F: Family> Parsed<F> {
+    /// Where the transport header begins.
+    pub const L4: usize = L3 + F::HEADER_LEN;
+
+    /// Whether this is TCP; else it is UDP.
+    #[inline(always)]
+    pub fn is_tcp(&self) -> bool {
+        self.network.protocol == IpProtocol::TCP
+    }
+
+    /// Where the transport checksum lies.
+    #[inline(always)]
+    pub fn checksum_offset(&self) -> usize {
+        Self::L4
+            + if self.is_tcp() {
+                offset_of!(Tcp, checksum)
+            } else {
+                offset_of!(Udp, checksum)
+            }
+    }
+
+    /// Whether it goes through a link with this MTU: the packet, or each segment it stands for.
+    #[inline(always)]
+    pub fn fits(&self, mtu: u32) -> bool {
+        let length = if self.segment_size == 0 {
+            self.network.length
+        } else {
+            F::HEADER_LEN as u32 + self.transport_len + self.segment_size
+        };
+        length <= mtu
+    }
+}
+
+/// Reads the headers of a packet of family `F`; the caller has looked at its EtherType.
+#[inline(always)]
+pub fn parse<F: Family, P: Packet>(packet: &P) -> Result<Parsed<F>, Reason> {
+    if packet.has_vlan_tag() {
+        return Err(Reason::Vlan);
+    }
+    let network = F::parse(packet, L3)?;
+    let l4_len = network.length - F::HEADER_LEN as u32;
+    let (ports, flags, transport_len) = match network.protocol {
+        IpProtocol::TCP => {
+            let tcp: Tcp = packet.load(Parsed::<F>::L4).ok_or(Reason::Malformed)?;
+            let header_len = u32::from(tcp.data_offset >> 4) * 4;
+            if header_len < size_of::<Tcp>() as u32 || header_len > l4_len {
+                return Err(Reason::Malformed);
+            }
+            if !tcp.flags.valid() {
+                return Err(Reason::TcpFlags);
+            }
+            (tcp.ports, tcp.flags, header_len)
+        }
+        IpProtocol::UDP => {
+            let udp: Udp = packet.load(Parsed::<F>::L4).ok_or(Reason::Malformed)?;
+            let length = u32::from(udp.length.get());
+            if length < size_of::<Udp>() as u32 || length > l4_len {
+                return Err(Reason::Malformed);
+            }
+            (udp.ports, TcpFlags(0), size_of::<Udp>() as u32)
+        }
+        _ => return Err(Reason::Protocol),
+    };
+    // Port zero is reserved (RFC 6335), nobody publishes it, and no reply could come back to it.
+    if ports.source == Be16::new(0) {
+        return Err(Reason::Malformed);
+    }
+    Ok(Parsed {
+        network,
+        ports,
+        flags,
+        transport_len,
+        segment_size: packet.segment_size(),
+        family: PhantomData,
+    })
+}

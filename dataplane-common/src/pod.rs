@@ -1,0 +1,36 @@
+//! The map types as aya's typed maps want them.
+
+use aya::Pod;
+
+use crate::{
+    flow::{Flow, FlowKey},
+    headers::Be32,
+    published::{Backend, BoundPort, PortSlot, Traffic},
+    registry::{Hook, HookKey, Record, Row},
+    settings::Settings,
+};
+
+macro_rules! pod {
+    ($($type:ty),+ $(,)?) => {
+        $(
+            // SAFETY: `repr(C)` or transparent, made of integers and arrays of them, all padding
+            // written out (the sizes are asserted where the types are defined), any bytes are valid.
+            unsafe impl Pod for $type {}
+        )+
+    };
+}
+
+pod!(
+    Backend,
+    Be32,
+    BoundPort<Be32>,
+    Flow<Be32>,
+    FlowKey<Be32>,
+    Hook,
+    HookKey,
+    PortSlot,
+    Record,
+    Row,
+    Settings,
+    Traffic,
+);

@@ -1,0 +1,88 @@
+//! The decision for a packet from a container: is it the reply of one of our flows?
+
+use crate::{
+    family::Family,
+    flow::{Direction, FlowKey},
+    forward::{is_route_stale, set_route},
+    headers::Be16,
+    packet::Packet,
+    parse::{Parsed, parse},
+    reason::Reason,
+    settings::Admission,
+    tables::Tables,
+};
+
+/// A packet from a container that goes to its client.
+#[derive(Clone, Copy, Debug)]
+pub struct Reply<F: Family> {
+    /// The packet.
+    pub parsed: Parsed<F>,
+    /// Its new source address.
+    pub address: F::Address,
+    /// Its new source port.
+    pub port: Be16,
+    /// The external interface it leaves by.
+    pub ifindex: u32,
+    /// The neighbour there that gets it.
+    pub next_hop: F::Address,
+}
+
+/// Decides on a packet that came in on `ingress`, the host's end of a container's veth pair.
+#[inline(always)]
+pub fn reply<F: Family, P: Packet, T: Tables<F>>(
+    packet: &P,
+    tables: &T,
+    ingress: u32,
+) -> Result<Reply<F>, Reason> {
+    let parsed = parse::<F, P>(packet)?;
+    let network = &parsed.network;
+    let key = FlowKey {
+        container: network.source,
+        client: network.destination,
+        container_port: parsed.ports.source,
+        client_port: parsed.ports.destination,
+        protocol: network.protocol,
+        padding: [0; 3],
+    };
+    let (reply, backend) = tables
+        .with_flow(&key, |flow| {
+            let settings = tables.settings();
+            if Admission::from_number(settings.admission) != Admission::Direct {
+                return Err(Reason::Admission);
+            }
+            let now = tables.now();
+            let backend = tables.backend(flow.backend).ok_or(Reason::NotAReply)?;
+            if flow.generation != backend.generation || flow.is_expired(network.protocol, now) {
+                return Err(Reason::NotAReply);
+            }
+            if backend.ifindex != ingress {
+                return Err(Reason::WrongInterface);
+            }
+            if network.ttl <= 1 {
+                return Err(Reason::Ttl);
+            }
+            if is_route_stale(flow, &settings, now) {
+                if !tables.is_local(flow.host_address) {
+                    return Err(Reason::NotLocal);
+                }
+                let route = tables.route(backend.route_ifindex, key.container, key.client)?;
+                set_route(flow, &route, &settings, now);
+            }
+            if !parsed.fits(u32::from(flow.external_mtu)) {
+                return Err(Reason::Mtu);
+            }
+            flow.observe(Direction::Reply, parsed.flags, now);
+            flow.traffic.count_out(network.length);
+            let reply = Reply {
+                parsed,
+                address: flow.host_address,
+                port: flow.host_port,
+                ifindex: flow.external_ifindex,
+                next_hop: flow.next_hop,
+            };
+            Ok((reply, flow.backend))
+        })
+        .unwrap_or(Err(Reason::NotAReply))?;
+    tables.with_traffic(backend, |traffic| traffic.count_out(network.length));
+    Ok(reply)
+}

@@ -1,0 +1,71 @@
+//! How the core reaches what lies outside the packet: the maps, the clock, the routing table.
+
+use crate::{
+    family::Family,
+    flow::{Flow, FlowKey},
+    headers::{Be16, IpProtocol},
+    published::{Backend, BoundPort, PortSlot, Traffic},
+    reason::Reason,
+    settings::Settings,
+};
+
+/// The way back to a client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Route<A> {
+    /// The interface it leaves by.
+    pub ifindex: u32,
+    /// The neighbour on that link: the client itself, or a gateway.
+    pub next_hop: A,
+    /// The route's MTU, in bytes.
+    pub mtu: u16,
+}
+
+/// The flow table would not take another flow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TableFull;
+
+/// What the core asks of its surroundings, for packets of one family.
+pub trait Tables<F: Family> {
+    /// The controller's settings.
+    fn settings(&self) -> Settings;
+
+    /// The monotonic clock, in seconds.
+    fn now(&self) -> u32;
+
+    /// What is published on a port of all addresses.
+    fn port(&self, protocol: IpProtocol, port: Be16) -> PortSlot;
+
+    /// What is published on a port of one address.
+    fn bound_port(&self, key: &BoundPort<F::Address>) -> PortSlot;
+
+    /// Whether the host itself has this address (iptables' `--dst-type LOCAL`).
+    fn is_local(&self, address: F::Address) -> bool;
+
+    /// The backend with this number, dead or alive.
+    fn backend(&self, number: u32) -> Option<&Backend>;
+
+    /// Calls `with` on the flow, if there is one.
+    fn with_flow<R>(
+        &self,
+        key: &FlowKey<F::Address>,
+        with: impl FnOnce(&mut Flow<F::Address>) -> R,
+    ) -> Option<R>;
+
+    /// Adds or replaces a flow.
+    fn insert_flow(
+        &self,
+        key: &FlowKey<F::Address>,
+        flow: &Flow<F::Address>,
+    ) -> Result<(), TableFull>;
+
+    /// Calls `with` on the traffic counters of a backend.
+    fn with_traffic(&self, backend: u32, with: impl FnOnce(&mut Traffic));
+
+    /// Asks the routing table for the way from `container`, behind interface `from`, to `client`.
+    fn route(
+        &self,
+        from: u32,
+        container: F::Address,
+        client: F::Address,
+    ) -> Result<Route<F::Address>, Reason>;
+}
