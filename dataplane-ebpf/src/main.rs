@@ -1,0 +1,30 @@
+//! portway's eBPF programs: the kernel's side of the translation core in `dataplane-common`.
+//!
+//! | module | its job |
+//! |---|---|
+//! | [`programs`] | the programs: family by EtherType, decide, rewrite, redirect |
+//! | [`skb`] | an skb as the core's `Packet`: all packet `unsafe` is there |
+//! | [`kernel`] | maps, clock and routing as the core's `Tables` |
+//! | [`maps`] | the maps |
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+
+mod kernel;
+mod maps;
+mod programs;
+mod skb;
+
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // The verifier refuses programs that could get here.
+    loop {}
+}
+
+/// On any other target the programs are checked and linted, not run.
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}
+
+/// The helpers these programs call are for GPL-compatible programs only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
