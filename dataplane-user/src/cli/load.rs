@@ -1,0 +1,153 @@
+//! `portway load`.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, bail};
+use dataplane_common::layout::DEFAULT_MAX_FLOWS;
+
+use super::args::{LoadArgs, Mode};
+use crate::{
+    admission,
+    dataplane::{Dataplane, LoadOptions},
+    hooks::{self, Role},
+    instance::{Instance, Lock},
+    reconcile::{Desired, Reconciler},
+    rows,
+};
+
+/// Attaches and pins the programs.
+pub async fn load(instance: Instance, args: LoadArgs) -> anyhow::Result<()> {
+    let lock = instance.lock()?;
+    let (mut reconciler, fresh) = open_or_load(&instance, &lock, &args).await?;
+    let result = bring_up(&mut reconciler, &lock, &args).await;
+    match result {
+        Ok(summary) => {
+            println!(
+                "{}: {summary}",
+                if fresh { "loaded" } else { "already loaded" }
+            );
+            Ok(())
+        }
+        Err(error) => {
+            if fresh {
+                super::unload::tear_down(&instance, &lock).await?;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Opens what is loaded, or loads it; says whether it was loaded just now.
+pub async fn open_or_load(
+    instance: &Instance,
+    lock: &Lock,
+    args: &LoadArgs,
+) -> anyhow::Result<(Reconciler, bool)> {
+    if args.mode == Some(Mode::Xdp) {
+        bail!("XDP is not supported yet: use --mode auto or tc");
+    }
+    let fresh = !instance.is_loaded()?;
+    let dataplane = if fresh {
+        let options = LoadOptions {
+            max_flows: args.max_flows.unwrap_or(DEFAULT_MAX_FLOWS),
+            trace: args.trace,
+        };
+        Dataplane::load(instance, lock, options)?
+    } else {
+        Dataplane::open(instance)?
+    };
+    let mut reconciler = Reconciler::new(instance.clone(), dataplane)?;
+    if let Some(preference) = args.tc_hook {
+        reconciler.prefer(preference)?;
+    }
+    Ok((reconciler, fresh))
+}
+
+/// Decides on admission, attaches the external interfaces and completes a fresh load. Returns what there
+/// is to say about it.
+pub async fn bring_up(
+    reconciler: &mut Reconciler,
+    lock: &Lock,
+    args: &LoadArgs,
+) -> anyhow::Result<String> {
+    let request = match args.admission {
+        Some(request) => request,
+        None => admission::requested(&reconciler.dataplane)?,
+    };
+    let decision = admission::decide(request)?;
+    let external = external_interfaces(reconciler, &args.external).await?;
+    admission::enforce(&mut reconciler.dataplane, request, &decision)?;
+
+    let mut record = reconciler.dataplane.record.get(&0, 0)?;
+    record.version = rows::encode_text(env!("CARGO_PKG_VERSION"));
+    reconciler.dataplane.record.set(0, record, 0)?;
+
+    let published = rows::read(&reconciler.dataplane)?;
+    let published = published.into_iter().map(|row| row.publication).collect();
+    let desired = Desired {
+        publications: published,
+        external,
+        is_fresh: false,
+    };
+    reconciler.reconcile(lock, desired).await?;
+    reconciler.instance.set_complete(lock)?;
+
+    let interfaces: Vec<_> = hooks::attached(&reconciler.dataplane)?
+        .iter()
+        .filter(|attached| attached.role == Role::External)
+        .map(|attached| {
+            Ok(format!(
+                "{} ({})",
+                hooks::interface_name(attached.ifindex)?,
+                attached.kind
+            ))
+        })
+        .collect::<anyhow::Result<_>>()?;
+    Ok(format!(
+        "{}; admission {}: {}",
+        interfaces.join(", "),
+        decision.word(),
+        decision.why
+    ))
+}
+
+/// The interfaces clients come in by: those named; else those attached already; else those of the
+/// default routes.
+pub async fn external_interfaces(
+    reconciler: &Reconciler,
+    named: &[String],
+) -> anyhow::Result<BTreeSet<u32>> {
+    let mut external = BTreeSet::new();
+    for name in named {
+        external.insert(reconciler.netlink.external_interface(name).await?);
+    }
+    if !external.is_empty() {
+        return Ok(external);
+    }
+    external.extend(
+        hooks::attached(&reconciler.dataplane)?
+            .into_iter()
+            .filter(|attached| attached.role == Role::External)
+            .map(|attached| attached.ifindex)
+            .filter(|ifindex| hooks::interface_name(*ifindex).is_ok()),
+    );
+    if !external.is_empty() {
+        return Ok(external);
+    }
+    for ifindex in reconciler.netlink.default_interfaces().await? {
+        let name = hooks::interface_name(ifindex)?;
+        external.insert(
+            reconciler
+                .netlink
+                .external_interface(&name)
+                .await
+                .context("the default route's interface will not do: name one with --external")?,
+        );
+    }
+    if external.is_empty() {
+        bail!(
+            "there is no default route to tell where clients come from: name an interface with --external"
+        );
+    }
+    Ok(external)
+}

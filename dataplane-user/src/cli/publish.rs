@@ -1,0 +1,116 @@
+//! `portway publish`.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener, UdpSocket},
+    time::{Duration, Instant},
+};
+
+use anyhow::{anyhow, bail};
+
+use super::{UsageError, load::external_interfaces};
+use crate::{
+    admission,
+    desired::conflict,
+    instance::Instance,
+    publication::{Protocol, Publication},
+    reconcile::{Desired, Reconciler},
+    rows::{self, Row, State, Waiting},
+    spec::Spec,
+};
+
+/// How long an address may take to answer.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often it is looked for meanwhile.
+const INTERVAL: Duration = Duration::from_millis(10);
+
+/// Publishes a port or a range, and returns when it is active or its container does not answer.
+pub async fn publish(instance: Instance, spec: &str) -> anyhow::Result<()> {
+    let publication = parse(spec)?;
+    let lock = instance.lock()?;
+    let mut reconciler = Reconciler::open(instance)?;
+    let rows = rows::read(&reconciler.dataplane)?;
+    check_free(&publication, &rows)?;
+    let request = admission::requested(&reconciler.dataplane)?;
+    let decision = admission::decide(request)?;
+    admission::enforce(&mut reconciler.dataplane, request, &decision)?;
+
+    let others = rows.into_iter().map(|row| row.publication);
+    let desired = Desired {
+        publications: others
+            .filter(|there| !is_same(there, &publication))
+            .chain([publication.clone()])
+            .collect(),
+        external: external_interfaces(&reconciler, &[]).await?,
+        is_fresh: false,
+    };
+    let deadline = Instant::now() + PATIENCE;
+    let state = loop {
+        reconciler.reconcile(&lock, desired.clone()).await?;
+        let state = rows::read(&reconciler.dataplane)?
+            .into_iter()
+            .find(|row| is_same(&row.publication, &publication))
+            .map(|row| row.state);
+        match state {
+            Some(State::Pending(Waiting::Silent)) if Instant::now() < deadline => {
+                tokio::time::sleep(INTERVAL).await;
+            }
+            Some(state) => break state,
+            None => bail!("{publication} was taken back by another command"),
+        }
+    };
+    match state {
+        State::Active => println!("{publication}: active"),
+        State::Pending(_) => println!(
+            "{publication}: pending: {}; `portway run` activates it when it does, or publish it again",
+            state.reason()
+        ),
+        State::Declined(_) => println!("{publication}: declined: {}", state.reason()),
+    }
+    Ok(())
+}
+
+/// Reads a SPEC; a bad one is wrong usage.
+pub fn parse(spec: &str) -> anyhow::Result<Publication> {
+    Spec::parse(spec).map_err(|error| UsageError(anyhow!(error)).into())
+}
+
+/// Refuses a port that is taken, by a publication or by a socket of the host, in Docker's words. The same
+/// publication once more is an attempt to find its container again, if that is what it waits for.
+pub fn check_free(publication: &Publication, rows: &[Row]) -> anyhow::Result<()> {
+    let there: Vec<_> = rows
+        .iter()
+        .filter(|row| {
+            !(is_same(&row.publication, publication) && matches!(row.state, State::Pending(_)))
+        })
+        .map(|row| row.publication.clone())
+        .collect();
+    if let Some(conflict) = conflict(&there, publication) {
+        bail!("{conflict}");
+    }
+    for port in publication.host_ports.first..=publication.host_ports.last {
+        let address = SocketAddr::new(publication.host_ip, port);
+        let bound = match publication.protocol {
+            Protocol::Tcp => TcpListener::bind(address).map(drop),
+            Protocol::Udp => UdpSocket::bind(address).map(drop),
+            Protocol::Sctp => Ok(()),
+        };
+        // Any other error, such as an address that is not there yet, is no sign of a taken port.
+        if bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse) {
+            let offset = port - publication.host_ports.first;
+            bail!(
+                "failed to bind host port for {}:{port}:{}:{}/{}: address already in use",
+                publication.host_ip,
+                publication.container_ip,
+                publication.container_port + offset,
+                publication.protocol
+            );
+        }
+    }
+    Ok(())
+}
+
+fn is_same(one: &Publication, other: &Publication) -> bool {
+    one.identity() == other.identity()
+}

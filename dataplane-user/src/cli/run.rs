@@ -1,0 +1,103 @@
+//! `portway run`.
+
+use super::{
+    args::RunArgs,
+    config,
+    load::{bring_up, open_or_load},
+    publish, unload,
+};
+use crate::{
+    controller::{Controller, External},
+    docker::Endpoint,
+    hooks::{self, Role},
+    instance::{Instance, Lock},
+    publication::Publication,
+    reconcile::Reconciler,
+    rows,
+};
+
+/// Loads if need be, follows Docker and prints what happens.
+pub async fn run(instance: Instance, args: RunArgs) -> anyhow::Result<()> {
+    let args = config::complete(args)?;
+    let publications = args
+        .publish
+        .iter()
+        .map(|spec| publish::parse(spec))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let endpoint = endpoint(&args)?;
+
+    let lock = instance.lock()?;
+    let (mut reconciler, fresh) = open_or_load(&instance, &lock, &args.load).await?;
+    let external = match start(&mut reconciler, &lock, &args, publications).await {
+        Ok(external) => external,
+        Err(error) => {
+            if fresh {
+                unload::tear_down(&instance, &lock).await?;
+            }
+            return Err(error);
+        }
+    };
+    let load_id = instance.load_id();
+    drop(lock);
+    let mut controller = Controller::new(reconciler, external);
+    let result = match args.load.trace.then(|| controller.print_trace()) {
+        Some(Err(error)) => Err(error),
+        _ => controller.run(endpoint).await,
+    };
+    if !fresh {
+        println!("left loaded, as it was found");
+        return result;
+    }
+    let lock = instance.lock()?;
+    // Another command may have unloaded it, or loaded it anew; then it is not ours any more.
+    if instance.load_id() == load_id {
+        unload::tear_down(&instance, &lock).await?;
+        println!("unloaded");
+    }
+    result
+}
+
+fn endpoint(args: &RunArgs) -> anyhow::Result<Option<Endpoint>> {
+    if args.no_docker {
+        return Ok(None);
+    }
+    let endpoint = Endpoint::find(args.docker.as_deref())?;
+    if let Some(endpoint) = &endpoint {
+        endpoint.check()?;
+    }
+    Ok(endpoint)
+}
+
+/// Brings a load up, publishes what the command line names, and tells how external interfaces are chosen
+/// from now on.
+async fn start(
+    reconciler: &mut Reconciler,
+    lock: &Lock,
+    args: &RunArgs,
+    publications: Vec<Publication>,
+) -> anyhow::Result<External> {
+    let adopted: std::collections::BTreeSet<_> = hooks::attached(&reconciler.dataplane)?
+        .into_iter()
+        .filter(|attached| attached.role == Role::External)
+        .map(|attached| attached.ifindex)
+        .collect();
+    let summary = bring_up(reconciler, lock, &args.load).await?;
+    println!("portway {}: {summary}", env!("CARGO_PKG_VERSION"));
+    let external = if !args.load.external.is_empty() {
+        External::Named(args.load.external.clone())
+    } else if adopted.is_empty() {
+        External::DefaultRoutes
+    } else {
+        External::Adopted(adopted)
+    };
+    for publication in publications {
+        let rows = rows::read(&reconciler.dataplane)?;
+        if rows.iter().any(|row| row.publication == publication) {
+            // Adopted along with the load.
+            continue;
+        }
+        publish::check_free(&publication, &rows)?;
+        reconciler.add_row(lock, &publication)?;
+    }
+    Ok(external)
+}

@@ -1,0 +1,144 @@
+//! `portway status`.
+
+use std::collections::BTreeMap;
+
+use dataplane_common::{reason::Counter, settings::Admission};
+use nix::net::if_::if_indextoname;
+use serde::Serialize;
+
+use super::{
+    args::OutputArgs,
+    flows::{live, monotonic_seconds},
+    table,
+};
+use crate::{
+    admission,
+    dataplane::Dataplane,
+    hooks::{self, Role},
+    instance::Instance,
+    rows,
+};
+
+/// The contract of `status --json`.
+#[derive(Debug, Default, Serialize)]
+struct Status {
+    loaded: bool,
+    instance: String,
+    version: String,
+    admission: AdmissionStatus,
+    external: Vec<External>,
+    ports: usize,
+    flows: usize,
+    counters: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct AdmissionStatus {
+    mode: &'static str,
+    why: String,
+}
+
+#[derive(Debug, Serialize)]
+struct External {
+    interface: String,
+    hooks: Vec<String>,
+}
+
+/// Shows what is attached, how flows are admitted and why, and the counters.
+pub fn status(instance: &Instance, args: OutputArgs) -> anyhow::Result<()> {
+    let status = if instance.is_loaded()? {
+        read(instance, &Dataplane::open(instance)?)?
+    } else {
+        Status {
+            instance: instance.to_string(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            admission: AdmissionStatus {
+                mode: "off",
+                why: "portway is not loaded".into(),
+            },
+            ..Status::default()
+        }
+    };
+    if args.json {
+        return table::print_json(&status);
+    }
+    table::print(&text(&status))
+}
+
+fn read(instance: &Instance, dataplane: &Dataplane) -> anyhow::Result<Status> {
+    let record = dataplane.record.get(&0, 0)?;
+    let settings = dataplane.settings.get(&0, 0)?;
+    let mut external = BTreeMap::<u32, External>::new();
+    for attached in hooks::attached(dataplane)? {
+        if attached.role == Role::External
+            && let Ok(name) = if_indextoname(attached.ifindex)
+        {
+            external
+                .entry(attached.ifindex)
+                .or_insert_with(|| External {
+                    interface: name.to_string_lossy().into_owned(),
+                    hooks: Vec::new(),
+                })
+                .hooks
+                .push(attached.kind.to_string());
+        }
+    }
+    let mut counters = BTreeMap::new();
+    for counter in Counter::ALL {
+        counters.insert(counter.word(), dataplane.counter(*counter)?);
+    }
+    Ok(Status {
+        loaded: true,
+        instance: instance.to_string(),
+        version: rows::decode_text(&record.version),
+        admission: AdmissionStatus {
+            mode: admission::word(Admission::from_number(settings.admission)),
+            why: rows::decode_text(&record.admission_why),
+        },
+        external: external.into_values().collect(),
+        ports: rows::read(dataplane)?.len(),
+        flows: live(dataplane, monotonic_seconds()?)?.len(),
+        counters,
+    })
+}
+
+fn text(status: &Status) -> String {
+    if !status.loaded {
+        return format!("portway is not loaded (instance {})\n", status.instance);
+    }
+    let external: Vec<_> = status
+        .external
+        .iter()
+        .map(|external| format!("{} ({})", external.interface, external.hooks.join(", ")))
+        .collect();
+    let mut text = format!(
+        "instance   {}, loaded by portway {}\nadmission  {}: {}\nexternal   {}\nports      {}\nflows      {}\n",
+        status.instance,
+        status.version,
+        status.admission.mode,
+        status.admission.why,
+        if external.is_empty() {
+            "none".into()
+        } else {
+            external.join(", ")
+        },
+        status.ports,
+        status.flows,
+    );
+    // What never happened is left out; the two that matter are always there.
+    let counted = Counter::ALL.iter().filter_map(|counter| {
+        let count = *status.counters.get(counter.word())?;
+        let shown = count > 0 || matches!(counter, Counter::Forwarded | Counter::Replied);
+        shown.then(|| {
+            format!(
+                "{:>12}  {:<16} {}\n",
+                count,
+                counter.word(),
+                counter.meaning()
+            )
+        })
+    });
+    text.push_str("packets\n");
+    text.extend(counted);
+    text
+}

@@ -1,0 +1,334 @@
+//! The loop of `portway run`: whatever happens, look at everything again and bring it to what is wanted.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context as _, bail};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    time::{Instant, interval, sleep_until},
+};
+
+use crate::{
+    admission,
+    cli::table::say,
+    desired,
+    docker::{Endpoint, Provider, Snapshot},
+    firewall::{self, Verdict},
+    hooks,
+    instance::Lock,
+    netlink::watch::{Change, Interest, Watch},
+    publication::Source,
+    reconcile::{Desired, Event, Outcome, Reconciler},
+    rows::{self, State},
+    trace::Trace,
+};
+
+/// How long to wait for more of the kernel's notifications before the next look: a container's start alone
+/// brings some twenty.
+const SETTLING: Duration = Duration::from_millis(5);
+
+/// How long after a look the next one comes by itself while a container is waited for: soon at first, as
+/// most are about to come up, then ever later.
+const FIRST_RETRY: Duration = Duration::from_millis(10);
+const LAST_RETRY: Duration = Duration::from_secs(1);
+
+/// How long after a look the next one comes by itself, in case a notification was lost.
+const RESYNC: Duration = Duration::from_secs(10);
+
+/// How often the programs' messages are collected.
+const TRACE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How the external interfaces are chosen.
+#[derive(Debug, Clone)]
+pub enum External {
+    /// These, by name; one that goes away is attached again when it is back.
+    Named(Vec<String>),
+    /// Those of the default routes, wherever these go.
+    DefaultRoutes,
+    /// Those that were attached when this process came.
+    Adopted(BTreeSet<u32>),
+}
+
+/// The controller of one instance.
+pub struct Controller {
+    reconciler: Reconciler,
+    external: External,
+    interest: Interest,
+    load_id: Option<u64>,
+    docker: Option<Snapshot>,
+    /// What waits for a container, not yet told: most are there a moment later.
+    untold: Vec<Event>,
+    trace: Option<Trace>,
+}
+
+impl Controller {
+    /// For an instance that is loaded.
+    pub fn new(reconciler: Reconciler, external: External) -> Self {
+        Self {
+            load_id: reconciler.instance.load_id(),
+            reconciler,
+            external,
+            interest: Interest::default(),
+            docker: None,
+            untold: Vec::new(),
+            trace: None,
+        }
+    }
+
+    /// Prints what the programs tell of new flows, too.
+    pub fn print_trace(&mut self) -> anyhow::Result<()> {
+        self.trace = Some(Trace::start(&self.reconciler.instance)?);
+        Ok(())
+    }
+
+    /// Follows Docker, if there is an `endpoint`, the firewall and the kernel until SIGINT or SIGTERM.
+    ///
+    /// # Errors
+    ///
+    /// What makes it pointless to go on: the instance has been unloaded by somebody else, or the kernel's
+    /// notifications have ended.
+    pub async fn run(mut self, endpoint: Option<Endpoint>) -> anyhow::Result<()> {
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+        let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+        // Before the first look, so that nothing is missed in between.
+        let mut changes = Watch::start()?;
+        let (verdict_sender, mut verdicts) = watch::channel(None);
+        tokio::spawn(firewall::watch::watch(firewall::Family::V4, verdict_sender));
+        let (sender, mut snapshots) = watch::channel(None);
+        // Without Docker the channel stays open and silent.
+        let _idle = match endpoint {
+            Some(endpoint) => {
+                say(format_args!("following Docker at {endpoint}"));
+                tokio::spawn(Provider::new(endpoint).run(sender));
+                None
+            }
+            None => Some(sender),
+        };
+        let mut trace_tick = interval(TRACE_INTERVAL);
+        let mut next_look = Instant::now();
+        let mut retry = FIRST_RETRY;
+        let mut topology_changed = false;
+
+        loop {
+            let mut is_fresh = false;
+            tokio::select! {
+                biased;
+                _ = interrupt.recv() => return Ok(()),
+                _ = terminate.recv() => return Ok(()),
+                Ok(()) = verdicts.changed() => {
+                    if let Some(verdict) = verdicts.borrow_and_update().clone() {
+                        self.admit(&verdict)?;
+                    }
+                    continue;
+                }
+                Ok(()) = snapshots.changed() => {
+                    let snapshot = snapshots.borrow_and_update().clone();
+                    self.take(snapshot);
+                    is_fresh = true;
+                }
+                change = changes.next() => {
+                    let change = change.context("the kernel's notifications have ended")?;
+                    if self.interest.concerns(&change) {
+                        topology_changed |= change == Change::Topology;
+                        next_look = next_look.min(Instant::now() + SETTLING);
+                    }
+                    continue;
+                }
+                _ = trace_tick.tick(), if self.trace.is_some() => {
+                    if let Some(trace) = &mut self.trace {
+                        trace.print();
+                    }
+                    continue;
+                }
+                () = sleep_until(next_look) => {}
+            }
+            let pending = self.look(topology_changed, is_fresh).await?;
+            topology_changed = false;
+            if is_fresh {
+                retry = FIRST_RETRY;
+            }
+            if retry >= LAST_RETRY {
+                self.tell_pending()?;
+            }
+            next_look = Instant::now() + if pending > 0 { retry } else { RESYNC };
+            retry = (retry * 2).min(LAST_RETRY);
+        }
+    }
+
+    /// Takes what Docker says. What it says of one event may come in several parts.
+    fn take(&mut self, snapshot: Option<Snapshot>) {
+        let event_time = self.docker.take().and_then(|docker| docker.event_time);
+        self.docker = snapshot.map(|snapshot| Snapshot {
+            event_time: snapshot.event_time.or(event_time),
+            ..snapshot
+        });
+    }
+
+    /// One look at everything. Returns how many publications wait for their container.
+    async fn look(&mut self, topology_changed: bool, is_fresh: bool) -> anyhow::Result<usize> {
+        let Some(lock) = self.lock()? else {
+            return Ok(1);
+        };
+        if topology_changed {
+            self.reconciler.advance_epoch()?;
+        }
+        match self.reconcile(&lock, is_fresh).await {
+            Ok(outcome) => {
+                self.interest = outcome.interest;
+                self.tell(outcome.events, outcome.pending);
+                Ok(outcome.pending)
+            }
+            // What was done is whole in itself; the next look goes on.
+            Err(error) => {
+                tracing::warn!("{error:#}; trying again");
+                Ok(1)
+            }
+        }
+    }
+
+    async fn reconcile(&mut self, lock: &Lock, is_fresh: bool) -> anyhow::Result<Outcome> {
+        let published = rows::read(&self.reconciler.dataplane)?;
+        let (docker, fixed): (Vec<_>, Vec<_>) = published
+            .into_iter()
+            .map(|row| row.publication)
+            .partition(|publication| publication.source == Source::Docker);
+        // Until Docker has spoken, what an earlier process has learned from it holds.
+        let docker = match &self.docker {
+            Some(snapshot) => snapshot.publications.clone(),
+            None => docker,
+        };
+        let desired = Desired {
+            publications: desired::desired(&docker, &fixed),
+            external: self.external_interfaces().await?,
+            is_fresh,
+        };
+        self.reconciler.reconcile(lock, desired).await
+    }
+
+    async fn external_interfaces(&self) -> anyhow::Result<BTreeSet<u32>> {
+        match &self.external {
+            External::DefaultRoutes => self.reconciler.netlink.default_interfaces().await,
+            External::Adopted(interfaces) => Ok(interfaces.clone()),
+            External::Named(names) => Ok(names
+                .iter()
+                .filter_map(|name| hooks::interface_index(name).ok())
+                .collect()),
+        }
+    }
+
+    /// Lets the firewall's rules have their say.
+    fn admit(&mut self, verdict: &Verdict) -> anyhow::Result<()> {
+        let Some(_lock) = self.lock()? else {
+            return Ok(());
+        };
+        let dataplane = &mut self.reconciler.dataplane;
+        let request = admission::requested(dataplane)?;
+        if request != admission::Request::Auto {
+            return Ok(());
+        }
+        let decision = admission::by_rules(verdict);
+        if admission::enforce(dataplane, request, &decision)? {
+            say(format_args!(
+                "admission {}: {}",
+                decision.word(),
+                decision.why
+            ));
+        }
+        Ok(())
+    }
+
+    /// Takes the instance's lock; none if another command holds it for too long, which is for later.
+    ///
+    /// # Errors
+    ///
+    /// It is no longer the load this process knows.
+    fn lock(&self) -> anyhow::Result<Option<Lock>> {
+        let lock = match self.reconciler.instance.lock() {
+            Ok(lock) => lock,
+            Err(error) => {
+                tracing::warn!("{error:#}");
+                return Ok(None);
+            }
+        };
+        if self.reconciler.instance.load_id() != self.load_id {
+            bail!("portway has been unloaded by another command: nothing left to do here");
+        }
+        Ok(Some(lock))
+    }
+
+    /// Prints what happened; what waits for its container is kept back for a while.
+    fn tell(&mut self, events: Vec<Event>, pending: usize) {
+        let event_time = self.docker.as_ref().and_then(|docker| docker.event_time);
+        for event in events {
+            self.untold
+                .retain(|untold| untold.publication().identity() != event.publication().identity());
+            match event {
+                Event::Held(_, State::Pending(_)) => self.untold.push(event),
+                event => say(Line { event, event_time }),
+            }
+        }
+        // What happens after all has come to rest is no longer Docker's event's doing.
+        if pending == 0
+            && let Some(docker) = &mut self.docker
+        {
+            docker.event_time = None;
+        }
+    }
+
+    /// Prints what has been waiting for its container for some time.
+    fn tell_pending(&mut self) -> anyhow::Result<()> {
+        if self.untold.is_empty() {
+            return Ok(());
+        }
+        let rows = rows::read(&self.reconciler.dataplane)?;
+        for event in self.untold.drain(..) {
+            let is_so = rows
+                .iter()
+                .any(|row| event == Event::Held(row.publication.clone(), row.state));
+            if is_so {
+                say(Line {
+                    event,
+                    event_time: None,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A line about an event.
+struct Line {
+    event: Event,
+    event_time: Option<SystemTime>,
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let publication = self.event.publication();
+        let sign = match self.event {
+            Event::Activated(_) => '+',
+            Event::Moved(_) => '~',
+            Event::Held(..) => '.',
+            Event::Withdrawn(_) => '-',
+        };
+        write!(f, "{sign} {publication}")?;
+        if !publication.name.is_empty() {
+            write!(f, " ({})", publication.name)?;
+        }
+        match &self.event {
+            Event::Activated(_) => f.write_str(" active")?,
+            Event::Moved(_) => f.write_str(" follows its container to a new place")?,
+            Event::Held(_, state) => write!(f, " {}: {}", state.word(), state.reason())?,
+            Event::Withdrawn(_) => f.write_str(" gone")?,
+        }
+        if let Some(elapsed) = self.event_time.and_then(|time| time.elapsed().ok()) {
+            write!(f, ", {} ms after Docker's event", elapsed.as_millis())?;
+        }
+        Ok(())
+    }
+}

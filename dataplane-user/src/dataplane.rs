@@ -1,0 +1,219 @@
+//! The loaded dataplane: pinned programs and maps. Whoever opens them finds all there is to know.
+
+use std::borrow::Borrow;
+
+use anyhow::{Context as _, anyhow, bail};
+use aya::{
+    EbpfLoader, Pod,
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
+    programs::SchedClassifier,
+};
+use dataplane_common::{
+    flow::{Flow, FlowKey},
+    headers::Be32,
+    layout::{maps, programs},
+    published::{Backend, BoundPort, PORT_SLOTS, PortSlot, Traffic},
+    reason::Counter,
+    registry::{Hook, HookKey, Record, Row},
+    settings::Settings,
+};
+
+use crate::instance::{Instance, Lock};
+
+/// The object file with the programs, built by this crate's build script.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portway-ebpf"));
+
+/// The oldest kernel portway is for: `bpf_redirect_peer` and `bpf_redirect_neigh` came with 5.10, the
+/// coarse clock with 5.11, the MTU in routing look-ups with 5.12; 5.15 is the first long-term one with
+/// all of them.
+const OLDEST_KERNEL: (u32, u32) = (5, 15);
+
+/// All pinned maps of an instance, typed.
+pub struct Dataplane {
+    /// What the controller tells the programs.
+    pub settings: Array<MapData, Settings>,
+    /// What the programs count, by [`Counter`].
+    pub counters: PerCpuArray<MapData, u64>,
+    /// Ports published on all IPv4 addresses.
+    pub ports_v4: Array<MapData, PortSlot>,
+    /// Ports published on single IPv4 addresses.
+    pub bound_ports_v4: HashMap<MapData, BoundPort<Be32>, PortSlot>,
+    /// The host's own IPv4 addresses.
+    pub local_v4: HashMap<MapData, Be32, u32>,
+    /// Where containers are.
+    pub backends: Array<MapData, Backend>,
+    /// Traffic by backend.
+    pub traffic: PerCpuArray<MapData, Traffic>,
+    /// IPv4 flows.
+    pub flows_v4: HashMap<MapData, FlowKey<Be32>, Flow<Be32>>,
+    /// What is published.
+    pub rows: HashMap<MapData, u32, Row>,
+    /// What is attached where.
+    pub hooks: HashMap<MapData, HookKey, Hook>,
+    /// How this instance was loaded.
+    pub record: Array<MapData, Record>,
+}
+
+/// What is settled once for the life of a load.
+#[derive(Debug, Clone, Copy)]
+pub struct LoadOptions {
+    /// How many flows of one family to keep.
+    pub max_flows: u32,
+    /// Whether the programs tell of each new flow.
+    pub trace: bool,
+}
+
+impl Dataplane {
+    /// Creates and pins maps and programs. Nothing is attached yet, nothing published.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses; then nothing stays pinned.
+    pub fn load(instance: &Instance, lock: &Lock, options: LoadOptions) -> anyhow::Result<Self> {
+        check_kernel()?;
+        // What an interrupted load has left.
+        instance.remove_pins(lock)?;
+        let loaded = Self::load_pinned(instance, lock, options);
+        if loaded.is_err() {
+            // The error that made it fail is the one worth telling.
+            let _ = instance.remove_pins(lock);
+        }
+        loaded
+    }
+
+    fn load_pinned(instance: &Instance, lock: &Lock, options: LoadOptions) -> anyhow::Result<Self> {
+        instance.create_folders(lock)?;
+        let mut loader = EbpfLoader::new();
+        loader.map_max_entries(maps::FLOWS_V4, options.max_flows);
+        // A constant by the time of verification: what is above the level costs nothing.
+        let log_level = if options.trace {
+            log::Level::Info as u8
+        } else {
+            0
+        };
+        loader.override_global(aya_log::LEVEL, &log_level, false);
+        for name in maps::ALL {
+            loader.map_pin_path(name, instance.map(name));
+        }
+        let mut ebpf = loader
+            .load(OBJECT)
+            .context("cannot create the eBPF maps: is this process allowed to use BPF?")?;
+        for name in programs::ALL {
+            let program: &mut SchedClassifier = ebpf
+                .program_mut(name)
+                .ok_or_else(|| anyhow!("the eBPF object lacks the program {name}"))?
+                .try_into()?;
+            program
+                .load()
+                .with_context(|| format!("the kernel refuses the eBPF program {name}"))?;
+            program
+                .pin(instance.program(name))
+                .with_context(|| format!("cannot pin the eBPF program {name}"))?;
+        }
+        Self::open_maps(instance)
+    }
+
+    /// Opens what is loaded.
+    ///
+    /// # Errors
+    ///
+    /// Not loaded, or pins that do not have the layout this program knows.
+    pub fn open(instance: &Instance) -> anyhow::Result<Self> {
+        if !instance.is_loaded()? {
+            bail!("portway is not loaded: run `portway load` or `portway run` first");
+        }
+        Self::open_maps(instance)
+    }
+
+    /// Opens what is pinned, be it complete or not.
+    pub fn open_maps(instance: &Instance) -> anyhow::Result<Self> {
+        Ok(Self {
+            settings: open(instance, maps::SETTINGS, Some(1))?,
+            counters: open(instance, maps::COUNTERS, Some(Counter::ALL.len() as u32))?,
+            ports_v4: open(instance, maps::PORTS_V4, Some(PORT_SLOTS))?,
+            bound_ports_v4: open(instance, maps::BOUND_PORTS_V4, None)?,
+            local_v4: open(instance, maps::LOCAL_V4, None)?,
+            backends: open(instance, maps::BACKENDS, None)?,
+            traffic: open(instance, maps::TRAFFIC, None)?,
+            flows_v4: open(instance, maps::FLOWS_V4, None)?,
+            rows: open(instance, maps::ROWS, None)?,
+            hooks: open(instance, maps::HOOKS, None)?,
+            record: open(instance, maps::RECORD, Some(1))?,
+        })
+    }
+
+    /// A counter's sum over all CPUs.
+    pub fn counter(&self, counter: Counter) -> Result<u64, MapError> {
+        Ok(self.counters.get(&(counter as u32), 0)?.iter().sum())
+    }
+
+    /// A backend's traffic, summed over all CPUs.
+    pub fn traffic_of(&self, backend: u32) -> Result<Traffic, MapError> {
+        let mut sum = Traffic::default();
+        for cpu in self.traffic.get(&backend, 0)?.iter() {
+            sum.packets_in += cpu.packets_in;
+            sum.packets_out += cpu.packets_out;
+            sum.bytes_in += cpu.bytes_in;
+            sum.bytes_out += cpu.bytes_out;
+        }
+        Ok(sum)
+    }
+}
+
+/// All entries of a hash map. Others may change it meanwhile: what is removed while this runs is left
+/// out, and nothing is listed twice.
+pub fn entries<K, V>(map: &HashMap<impl Borrow<MapData>, K, V>) -> Result<Vec<(K, V)>, MapError>
+where
+    K: Pod + Eq + std::hash::Hash,
+    V: Pod,
+{
+    let mut seen = std::collections::HashMap::new();
+    for entry in map.iter() {
+        match entry {
+            Ok((key, value)) => {
+                seen.insert(key, value);
+            }
+            Err(MapError::KeyNotFound) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(seen.into_iter().collect())
+}
+
+/// Opens a pinned map as the type wanted. aya compares key and value sizes, which a pin alone does not
+/// guarantee; the length is compared here where the programs' index arithmetic depends on it.
+fn open<T>(instance: &Instance, name: &str, length: Option<u32>) -> anyhow::Result<T>
+where
+    T: TryFrom<Map>,
+    T::Error: std::error::Error + Send + Sync + 'static,
+{
+    let path = instance.map(name);
+    let foreign = || {
+        format!(
+            "{} is not the map this version of portway expects: run `portway unload`, then load again",
+            path.display()
+        )
+    };
+    let data = MapData::from_pin(&path)
+        .with_context(|| format!("cannot open {}: run `portway unload`", path.display()))?;
+    let found = data.info().with_context(foreign)?.max_entries();
+    if length.is_some_and(|length| length != found) {
+        bail!(foreign());
+    }
+    T::try_from(Map::from_map_data(data).with_context(foreign)?).with_context(foreign)
+}
+
+fn check_kernel() -> anyhow::Result<()> {
+    let release = nix::sys::utsname::uname().context("cannot ask for the kernel's version")?;
+    let release = release.release().to_string_lossy();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut number = || numbers.next().and_then(|text| text.parse::<u32>().ok());
+    match (number(), number()) {
+        (Some(major), Some(minor)) if (major, minor) < OLDEST_KERNEL => bail!(
+            "kernel {release} is too old: portway needs Linux {}.{} or newer",
+            OLDEST_KERNEL.0,
+            OLDEST_KERNEL.1
+        ),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,181 @@
+//! Where the rulesets come from: the tools that print them, run in the caller's network namespace.
+
+use std::{
+    env, fs,
+    io::Read as _,
+    path::PathBuf,
+    process::{Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use super::{Family, Rulesets, Source, Verdict, iptables, judge, nft};
+
+/// A tool that takes longer is waiting for a lock or worse.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Where the tools are when PATH does not say: an ordinary user's has no sbin.
+const SBIN: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
+
+/// Reads and judges the rulesets that packets of `family` meet in the calling thread's network
+/// namespace. Takes some 10 ms, more with thousands of rules, and at most some seconds; blocks.
+pub fn inspect(family: Family) -> Verdict {
+    judge(family, &read(family))
+}
+
+/// Reads the rulesets that packets of `family` meet in the calling thread's network namespace.
+pub fn read(family: Family) -> Rulesets {
+    // --stateless leaves out counters, and so keeps the text short and the same while nothing changes.
+    let nft = match run(&["nft"], &["--stateless", "list", "ruleset"]) {
+        Ok(text) => Source::Text(text),
+        Err(Failure::Missing(_)) => {
+            let why = "the nft command is missing; install nftables".to_owned();
+            Source::Unreadable(why)
+        }
+        Err(Failure::Failed(why)) => Source::Unreadable(why),
+    };
+    let xtables_nft = match &nft {
+        Source::Text(listed) => xtables_nft(family, listed),
+        _ => Source::Absent,
+    };
+    Rulesets {
+        nft,
+        xtables_nft,
+        xtables_legacy: xtables_legacy(family),
+    }
+}
+
+/// What iptables-nft keeps among the tables that nft has `listed`.
+fn xtables_nft(family: Family, listed: &str) -> Source {
+    let expected = nft::xtables(family, listed);
+    if expected.is_empty() {
+        return Source::Absent;
+    }
+    let tools = match family {
+        Family::V4 => ["iptables-nft-save", "iptables-save"],
+        Family::V6 => ["ip6tables-nft-save", "ip6tables-save"],
+    };
+    match run_save(&tools, true) {
+        Ok(text) => {
+            let shown: Vec<&str> = iptables::tables(&text).collect();
+            match expected.iter().find(|table| !shown.contains(table)) {
+                // The table is not iptables' at all.
+                Some(table) => Source::Unreadable(format!(
+                    "{} does not show nftables table {} {table}",
+                    tools[0],
+                    family.nft()
+                )),
+                None => Source::Text(text),
+            }
+        }
+        Err(failure) => Source::Unreadable(failure.into_text()),
+    }
+}
+
+/// The kernel tells which legacy tables there are, so nothing is run, and no table made by running
+/// it, if there are none.
+fn xtables_legacy(family: Family) -> Source {
+    let (names, tools) = match family {
+        Family::V4 => ("ip_tables_names", ["iptables-legacy-save", "iptables-save"]),
+        Family::V6 => (
+            "ip6_tables_names",
+            ["ip6tables-legacy-save", "ip6tables-save"],
+        ),
+    };
+    // No such file: the kernel has no legacy iptables, or has not loaded it.
+    // thread-self, because the namespace is the thread's.
+    let Ok(names) = fs::read_to_string(format!("/proc/thread-self/net/{names}")) else {
+        return Source::Absent;
+    };
+    let Some(some) = names.split_whitespace().next() else {
+        return Source::Absent;
+    };
+    match run_save(&tools, false) {
+        Ok(text) if iptables::tables(&text).any(|table| table == some) => Source::Text(text),
+        Ok(_) => Source::Unreadable(format!("{} does not show table {some}", tools[0])),
+        Err(failure) => Source::Unreadable(failure.into_text()),
+    }
+}
+
+/// The output of the first of two tools, the second of which may be of either backend.
+fn run_save(tools: &[&str; 2], nft_backend: bool) -> Result<String, Failure> {
+    match run(&tools[..1], &[]) {
+        Err(Failure::Missing(tool)) => {
+            let text = run(&tools[1..], &[])?;
+            // iptables 1.8 and later says so in its first line, 1.6 only knows the legacy backend.
+            let is_nft = text
+                .lines()
+                .next()
+                .is_some_and(|line| line.contains("(nf_tables)"));
+            if is_nft == nft_backend {
+                Ok(text)
+            } else {
+                Err(Failure::Missing(tool))
+            }
+        }
+        other => other,
+    }
+}
+
+/// Why a tool gave no text.
+enum Failure {
+    Missing(String),
+    Failed(String),
+}
+
+impl Failure {
+    fn into_text(self) -> String {
+        match self {
+            Self::Missing(tool) => format!("the {tool} command is missing; install iptables"),
+            Self::Failed(why) => why,
+        }
+    }
+}
+
+/// The output of the first of `tools` that is there.
+fn run(tools: &[&str], arguments: &[&str]) -> Result<String, Failure> {
+    let Some((tool, path)) = tools.iter().find_map(|tool| Some((tool, find(tool)?))) else {
+        return Err(Failure::Missing(tools[0].to_owned()));
+    };
+    let failed = |why: String| Failure::Failed(format!("{tool} {why}"));
+    let mut child = Command::new(path)
+        .args(arguments)
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|error| failed(format!("cannot be run: {error}")))?;
+    let (sender, output) = mpsc::channel();
+    if let Some(mut stdout) = child.stdout.take() {
+        thread::spawn(move || {
+            let mut text = String::new();
+            let read = stdout.read_to_string(&mut text).map(|_| text);
+            let _ = sender.send(read);
+        });
+    }
+    let Ok(read) = output.recv_timeout(LIMIT) else {
+        let _ = child.kill();
+        let _ = child.wait();
+        return Err(failed("takes too long".to_owned()));
+    };
+    let status = child.wait().map_err(|error| failed(error.to_string()))?;
+    if !status.success() {
+        let hint = if nix::unistd::geteuid().is_root() {
+            ""
+        } else {
+            "; this needs root"
+        };
+        return Err(failed(format!("failed ({status}){hint}")));
+    }
+    read.map_err(|error| failed(error.to_string()))
+}
+
+fn find(tool: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = env::split_paths(&path).chain(SBIN.map(PathBuf::from));
+    folders
+        .map(|folder| folder.join(tool))
+        .find(|file| file.is_file())
+}

@@ -1,0 +1,44 @@
+//! portway's controller and command line.
+//!
+//! What is wanted flows one way: provider -> desired state -> diff -> maps. Any event only triggers
+//! another full pass.
+//!
+//! | module | its job |
+//! |---|---|
+//! | [`publication`] | what somebody wants published |
+//! | [`spec`] | the grammar of `publish` |
+//! | [`docker`] | Docker as a provider: snapshot, then events |
+//! | [`desired`] | providers' wishes put together, conflicts settled |
+//! | [`netlink`] | links, addresses, routes and neighbours; where a container is |
+//! | [`placement`] | where each wish leads to, or why it leads nowhere yet |
+//! | [`plan`] | from rows and wishes to what has to be done |
+//! | [`reconcile`] | one pass: doing it, in an order that holds at every moment |
+//! | [`ports`] | writing the slots by which programs find a backend |
+//! | [`rows`] | what is published, as the pinned map keeps it |
+//! | [`hooks`] | attaching and detaching programs |
+//! | [`dataplane`] | the pinned programs and maps |
+//! | [`instance`] | pin paths, and the lock on them |
+//! | [`firewall`] | is the ruleset in force Docker's own and nothing else? |
+//! | [`admission`] | who admits flows, and why |
+//! | [`controller`] | the long-running loop of `portway run` |
+//! | [`trace`] | what the programs tell of new flows |
+//! | [`cli`] | the command line, a file per command |
+
+pub mod admission;
+pub mod cli;
+pub mod controller;
+pub mod dataplane;
+pub mod desired;
+pub mod docker;
+pub mod firewall;
+pub mod hooks;
+pub mod instance;
+pub mod netlink;
+pub mod placement;
+pub mod plan;
+pub mod ports;
+pub mod publication;
+pub mod reconcile;
+pub mod rows;
+pub mod spec;
+pub mod trace;

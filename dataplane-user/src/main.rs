@@ -1,0 +1,7 @@
+//! `portway`: see [`portway::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    portway::cli::main()
+}

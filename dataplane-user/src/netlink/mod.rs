@@ -1,0 +1,207 @@
+//! What the kernel says of links, addresses, routes and neighbours, over rtnetlink.
+//!
+//! | module | its job |
+//! |---|---|
+//! | [`network`] | all of it at one moment, as plain data |
+//! | [`locate`] | where a container is, found in that data |
+//! | [`watch`] | when to look again |
+
+pub mod locate;
+pub mod network;
+pub mod watch;
+
+use std::{collections::BTreeSet, net::Ipv4Addr};
+
+use anyhow::{Context as _, bail};
+use futures_util::TryStreamExt as _;
+use netlink_packet_route::{
+    neighbour::{NeighbourFlags, NeighbourState},
+    route::{RouteAttribute, RouteMessage, RouteType},
+    tc::{TcAttribute, TcHandle, TcMessage},
+};
+use rtnetlink::{Handle, RouteMessageBuilder};
+
+use dataplane_common::headers::Mac;
+
+/// A connection to the kernel's rtnetlink of this network namespace.
+#[derive(Debug, Clone)]
+pub struct Netlink {
+    handle: Handle,
+}
+
+/// Where the kernel would send a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RouteTo {
+    /// Straight to a neighbour on this interface.
+    OnLink(u32),
+    /// To a gateway.
+    Gateway,
+    /// Nowhere, or to the host itself.
+    None,
+}
+
+impl Netlink {
+    /// Opens the connection; it lives on the current tokio runtime.
+    pub fn connect() -> anyhow::Result<Self> {
+        let (connection, handle, _) =
+            rtnetlink::new_connection().context("cannot open a netlink socket")?;
+        tokio::spawn(connection);
+        Ok(Self { handle })
+    }
+
+    /// Asks the routing table where packets to `address` go.
+    pub async fn route_to(&self, address: Ipv4Addr) -> anyhow::Result<RouteTo> {
+        let query = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(address, 32)
+            .build();
+        let mut answers = self.handle.route().get(query).execute();
+        let route = match answers.try_next().await {
+            Ok(Some(route)) => route,
+            // Unreachable, prohibited and the like come as errors.
+            Ok(None) | Err(rtnetlink::Error::NetlinkError(_)) => return Ok(RouteTo::None),
+            Err(error) => return Err(error).context("cannot ask for a route"),
+        };
+        if route.header.kind != RouteType::Unicast {
+            return Ok(RouteTo::None);
+        }
+        let has_gateway = route.attributes.iter().any(|attribute| {
+            matches!(
+                attribute,
+                RouteAttribute::Gateway(_) | RouteAttribute::Via(_)
+            )
+        });
+        Ok(match oif(&route) {
+            _ if has_gateway => RouteTo::Gateway,
+            Some(ifindex) => RouteTo::OnLink(ifindex),
+            None => RouteTo::None,
+        })
+    }
+
+    /// The interfaces of the main table's IPv4 default routes.
+    pub async fn default_interfaces(&self) -> anyhow::Result<BTreeSet<u32>> {
+        let mut routes = self
+            .handle
+            .route()
+            .get(RouteMessageBuilder::<Ipv4Addr>::new().build())
+            .execute();
+        let mut interfaces = BTreeSet::new();
+        while let Some(route) = routes.try_next().await.context("cannot list routes")? {
+            let is_default = route.header.destination_prefix_length == 0
+                && route.header.kind == RouteType::Unicast
+                && route.header.table == nix::libc::RT_TABLE_MAIN;
+            if is_default {
+                interfaces.extend(oif(&route));
+                for attribute in &route.attributes {
+                    if let RouteAttribute::MultiPath(hops) = attribute {
+                        interfaces.extend(hops.iter().map(|hop| hop.interface_index));
+                    }
+                }
+            }
+        }
+        Ok(interfaces)
+    }
+
+    /// Has the kernel ask for a neighbour's MAC. Its answer, if one comes, changes the neighbour table,
+    /// and teaches the bridge in between on which port the neighbour is.
+    pub async fn probe(&self, ifindex: u32, address: Ipv4Addr, known: Option<Mac>) {
+        let neighbours = self.handle.neighbours();
+        let request = || neighbours.add(ifindex, address.into()).replace();
+        let requests = match known {
+            // A known neighbour is asked again by itself, which also works through a bridge that has
+            // forgotten its port: it floods what it cannot place.
+            Some(mac) => vec![
+                request()
+                    .link_layer_address(&mac)
+                    .state(NeighbourState::Probe),
+            ],
+            // While it waits for an answer the kernel asks but once a second. Forgetting that makes it
+            // ask at once: a container that has just come up did not hear the last time.
+            None => vec![
+                request().state(NeighbourState::None),
+                request()
+                    .state(NeighbourState::None)
+                    .flags(NeighbourFlags::Use),
+            ],
+        };
+        for request in requests {
+            if let Err(error) = request.execute().await {
+                tracing::debug!("probing {address} on interface {ifindex}: {error}");
+            }
+        }
+    }
+
+    /// Whether an interface has a clsact qdisc.
+    pub async fn has_clsact(&self, ifindex: u32) -> anyhow::Result<bool> {
+        let mut qdiscs = self.handle.qdisc().get().execute();
+        while let Some(qdisc) = qdiscs.try_next().await.context("cannot list qdiscs")? {
+            let is_clsact = qdisc
+                .attributes
+                .iter()
+                .any(|attribute| matches!(attribute, TcAttribute::Kind(kind) if kind == "clsact"));
+            if qdisc.header.index == ifindex as i32 && is_clsact {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Removes an interface's clsact qdisc if nobody has a filter there any more.
+    pub async fn remove_unused_clsact(&self, ifindex: u32) -> anyhow::Result<()> {
+        let index = ifindex as i32;
+        if !self.has_clsact(ifindex).await? {
+            return Ok(());
+        }
+        let filters = || self.handle.traffic_filter(index).get();
+        for request in [filters().ingress(), filters().egress()] {
+            if request
+                .execute()
+                .try_next()
+                .await
+                .context("cannot list filters")?
+                .is_some()
+            {
+                return Ok(());
+            }
+        }
+        let mut request = self.handle.qdisc().del(index);
+        *request.message_mut() = clsact(index);
+        request
+            .execute()
+            .await
+            .with_context(|| format!("cannot remove the clsact qdisc of interface {ifindex}"))
+    }
+
+    /// The index of the Ethernet interface of this name.
+    pub async fn external_interface(&self, name: &str) -> anyhow::Result<u32> {
+        let network = self.network().await?;
+        let Some(link) = network.links.values().find(|link| link.name == name) else {
+            let mut known: Vec<_> = network.links.values().map(|link| &*link.name).collect();
+            known.sort_unstable();
+            bail!("no interface named {name}: there are {}", known.join(", "));
+        };
+        if !link.is_ethernet {
+            bail!("{name} is not an Ethernet interface: portway cannot accelerate it");
+        }
+        Ok(link.index)
+    }
+}
+
+fn oif(route: &RouteMessage) -> Option<u32> {
+    route
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Oif(index) => Some(*index),
+            _ => None,
+        })
+}
+
+fn clsact(index: i32) -> TcMessage {
+    let mut message = TcMessage::with_index(index);
+    message.header.parent = TcHandle::CLSACT;
+    message.header.handle = TcHandle {
+        major: u16::MAX,
+        minor: 0,
+    };
+    message
+}

@@ -1,0 +1,434 @@
+//! One pass: what is wanted is published, everything else withdrawn, programs are attached where they are
+//! needed and nowhere else.
+//!
+//! Order is what keeps packets on the right way at every moment, also if this process is killed between
+//! any two steps: a container's reply program is attached before its port is published, a row is active
+//! only when all its slots are written, and a backend is dead before anything else of it is touched.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+};
+
+use anyhow::{Context as _, bail};
+use dataplane_common::{
+    layout::MAX_BACKENDS,
+    published::{Backend, Traffic},
+};
+
+use crate::{
+    dataplane::{Dataplane, entries},
+    hooks::{self, Preference, Role},
+    instance::{Instance, Lock},
+    netlink::{Netlink, locate::Location, network::Network, watch::Interest},
+    placement::Placer,
+    plan::{Wanted, diff, location_of},
+    ports,
+    publication::Publication,
+    rows::{self, Row, State, Waiting},
+};
+
+/// What happened to a publication, for people to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// It is now on the fast path.
+    Activated(Publication),
+    /// Its container is in another place.
+    Moved(Publication),
+    /// It is on the slow path, for this reason.
+    Held(Publication, State),
+    /// It is gone.
+    Withdrawn(Publication),
+}
+
+impl Event {
+    /// What it happened to.
+    pub fn publication(&self) -> &Publication {
+        match self {
+            Self::Activated(publication)
+            | Self::Moved(publication)
+            | Self::Held(publication, _)
+            | Self::Withdrawn(publication) => publication,
+        }
+    }
+}
+
+/// What is to be in force.
+#[derive(Debug, Clone, Default)]
+pub struct Desired {
+    /// What is to be published.
+    pub publications: Vec<Publication>,
+    /// The interfaces clients come in by; those that are not there or have no Ethernet header are passed
+    /// over.
+    pub external: BTreeSet<u32>,
+    /// Whether Docker's publications are fresh from Docker.
+    pub is_fresh: bool,
+}
+
+/// What a pass has done and what it leaves to do.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// What happened, in order.
+    pub events: Vec<Event>,
+    /// What the next pass depends on.
+    pub interest: Interest,
+    /// Publications that wait for their container.
+    pub pending: usize,
+}
+
+/// Brings an instance's maps and hooks to what is wanted.
+pub struct Reconciler {
+    /// The instance.
+    pub instance: Instance,
+    /// Its maps.
+    pub dataplane: Dataplane,
+    /// The kernel's network configuration.
+    pub netlink: Netlink,
+    preference: Preference,
+}
+
+impl Reconciler {
+    /// For an instance whose maps are `dataplane`.
+    pub fn new(instance: Instance, dataplane: Dataplane) -> anyhow::Result<Self> {
+        let record = dataplane
+            .record
+            .get(&0, 0)
+            .context("cannot read the record")?;
+        Ok(Self {
+            instance,
+            preference: Preference::from_number(record.hook_preference),
+            dataplane,
+            netlink: Netlink::connect()?,
+        })
+    }
+
+    /// For an instance that is loaded.
+    pub fn open(instance: Instance) -> anyhow::Result<Self> {
+        let dataplane = Dataplane::open(&instance)?;
+        Self::new(instance, dataplane)
+    }
+
+    /// From now on uses this kind of hook, and lets later commands do so too.
+    pub fn prefer(&mut self, preference: Preference) -> anyhow::Result<()> {
+        let mut record = self.dataplane.record.get(&0, 0)?;
+        record.hook_preference = preference as u32;
+        self.preference = preference;
+        self.dataplane
+            .record
+            .set(0, record, 0)
+            .context("cannot write the record")
+    }
+
+    /// Does one pass.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses a change; what was done until then is whole in itself, and another pass goes on.
+    pub async fn reconcile(&mut self, _lock: &Lock, desired: Desired) -> anyhow::Result<Outcome> {
+        let network = self.netlink.network().await?;
+        self.sync_addresses(&network)?;
+        let external: BTreeSet<u32> = desired
+            .external
+            .into_iter()
+            .filter(|ifindex| {
+                network
+                    .links
+                    .get(ifindex)
+                    .is_some_and(|link| link.is_ethernet)
+            })
+            .collect();
+        for ifindex in &external {
+            self.attach(*ifindex, Role::External).await?;
+        }
+
+        let rows = rows::read(&self.dataplane)?;
+        let placer = Placer {
+            netlink: &self.netlink,
+            network: &network,
+            rows: &rows,
+            is_fresh: desired.is_fresh,
+        };
+        let (mut wanted, interest) = placer.place(desired.publications).await?;
+        let containers = self.attach_containers(&mut wanted).await;
+        let mut outcome = Outcome {
+            pending: wanted
+                .iter()
+                .filter(|wish| matches!(wish.placement, Err(State::Pending(_))))
+                .count(),
+            interest,
+            events: Vec::new(),
+        };
+        self.bring_about(&rows, wanted, &mut outcome.events)?;
+
+        for (role, keep) in [(Role::External, &external), (Role::Container, &containers)] {
+            hooks::detach_others(
+                &self.instance,
+                &mut self.dataplane,
+                &self.netlink,
+                role,
+                keep,
+            )
+            .await?;
+        }
+        Ok(outcome)
+    }
+
+    /// Notes a publication as pending; the next pass places it.
+    pub fn add_row(&mut self, _lock: &Lock, publication: &Publication) -> anyhow::Result<()> {
+        let number = self.new_number()?;
+        let state = State::Pending(Waiting::Silent);
+        rows::write(&mut self.dataplane, number, publication, state)
+    }
+
+    /// Has every flow look its route up again.
+    pub fn advance_epoch(&mut self) -> anyhow::Result<()> {
+        let mut settings = self.dataplane.settings.get(&0, 0)?;
+        settings.epoch = settings.epoch.wrapping_add(1);
+        self.dataplane
+            .settings
+            .set(0, settings, 0)
+            .context("cannot write the settings")
+    }
+
+    fn sync_addresses(&mut self, network: &Network) -> anyhow::Result<()> {
+        let there: BTreeSet<_> = entries(&self.dataplane.local_v4)?
+            .into_iter()
+            .map(|(address, _)| ports::ipv4(address))
+            .collect();
+        if there == network.addresses {
+            return Ok(());
+        }
+        for address in network.addresses.difference(&there) {
+            self.dataplane
+                .local_v4
+                .insert(ports::be32(*address), 1, 0)
+                .context("cannot write a local address")?;
+        }
+        for address in there.difference(&network.addresses) {
+            self.dataplane
+                .local_v4
+                .remove(&ports::be32(*address))
+                .context("cannot remove a local address")?;
+        }
+        self.advance_epoch()
+    }
+
+    /// Attaches the reply program wherever a container is; returns where. A container whose interface
+    /// does not take it stays on the slow path.
+    async fn attach_containers(&mut self, wanted: &mut [Wanted]) -> BTreeSet<u32> {
+        let mut tried: HashMap<u32, bool> = HashMap::new();
+        for wish in wanted {
+            let Ok(location) = wish.placement else {
+                continue;
+            };
+            let attached = match tried.get(&location.ifindex) {
+                Some(attached) => *attached,
+                None => {
+                    let result = self.attach(location.ifindex, Role::Container).await;
+                    if let Err(error) = &result {
+                        tracing::warn!("{error:#}");
+                    }
+                    tried.insert(location.ifindex, result.is_ok());
+                    result.is_ok()
+                }
+            };
+            if !attached {
+                wish.placement = Err(State::Pending(Waiting::NoHook));
+            }
+        }
+        tried
+            .into_iter()
+            .filter_map(|(ifindex, attached)| attached.then_some(ifindex))
+            .collect()
+    }
+
+    async fn attach(&mut self, ifindex: u32, role: Role) -> anyhow::Result<()> {
+        hooks::attach(
+            &self.instance,
+            &mut self.dataplane,
+            &self.netlink,
+            ifindex,
+            role,
+            self.preference,
+        )
+        .await
+    }
+
+    /// Does what the rows lack.
+    fn bring_about(
+        &mut self,
+        rows: &[Row],
+        wanted: Vec<Wanted>,
+        events: &mut Vec<Event>,
+    ) -> anyhow::Result<()> {
+        let row = |number| rows.iter().find(|row| row.number == number);
+        let plan = diff(rows, wanted);
+        // Removals come last: where one publication takes over another's port, the slot goes from the
+        // one straight to the other.
+        let mut live: Vec<_> = rows.iter().filter(|row| row.is_live()).cloned().collect();
+        for wish in plan.add {
+            let number = self.new_number()?;
+            self.settle(number, &wish, None, &mut live, events)?;
+        }
+        for (number, wish) in plan.change {
+            self.settle(number, &wish, row(number), &mut live, events)?;
+        }
+        for number in plan.remove {
+            if let Some(row) = row(number) {
+                self.retire(row, &mut live)?;
+                self.dataplane
+                    .rows
+                    .remove(&number)
+                    .context("cannot remove a row")?;
+                events.push(Event::Withdrawn(row.publication.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a row the placement wanted for it.
+    fn settle(
+        &mut self,
+        number: u32,
+        wish: &Wanted,
+        old: Option<&Row>,
+        live: &mut Vec<Row>,
+        events: &mut Vec<Event>,
+    ) -> anyhow::Result<()> {
+        let publication = &wish.publication;
+        match wish.placement {
+            Ok(location) => {
+                let there = old.filter(|row| row.is_live());
+                let stays = there.is_some_and(|row| {
+                    let there = location_of(&row.backend);
+                    (there.ifindex, there.mac) == (location.ifindex, location.mac)
+                });
+                let generation = match there {
+                    Some(row) if stays => row.backend.generation,
+                    _ => self.begin_backend(number, publication, &location)?,
+                };
+                let backend = self.write_backend(number, publication, &location, generation)?;
+                if there.is_none() {
+                    ports::publish(&mut self.dataplane, number, publication)?;
+                }
+                rows::write(&mut self.dataplane, number, publication, State::Active)?;
+                live.retain(|row| row.number != number);
+                live.push(Row {
+                    number,
+                    publication: publication.clone(),
+                    state: State::Active,
+                    backend,
+                });
+                if there.is_none() {
+                    events.push(Event::Activated(publication.clone()));
+                } else if !stays {
+                    events.push(Event::Moved(publication.clone()));
+                }
+            }
+            Err(state) => {
+                if let Some(row) = old {
+                    self.retire(row, live)?;
+                }
+                rows::write(&mut self.dataplane, number, publication, state)?;
+                if old.is_none_or(|row| row.state != state) {
+                    events.push(Event::Held(publication.clone(), state));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a row off the fast path: all its flows end at once, then its ports lead nowhere.
+    fn retire(&mut self, row: &Row, live: &mut Vec<Row>) -> anyhow::Result<()> {
+        live.retain(|other| other.number != row.number);
+        self.end_backend(row.number)?;
+        ports::unpublish(&mut self.dataplane, row.number, &row.publication, live)
+    }
+
+    /// Ends all flows of a backend: their generation is no longer its.
+    fn end_backend(&mut self, number: u32) -> anyhow::Result<()> {
+        let mut backend = self.dataplane.backends.get(&number, 0)?;
+        backend.generation = 0;
+        self.dataplane
+            .backends
+            .set(number, backend, 0)
+            .context("cannot write a backend")
+    }
+
+    /// Prepares a backend for another place: dead, but complete. Returns the generation by which it is to
+    /// come alive.
+    fn begin_backend(
+        &mut self,
+        number: u32,
+        publication: &Publication,
+        location: &Location,
+    ) -> anyhow::Result<u32> {
+        self.end_backend(number)?;
+        let mut record = self.dataplane.record.get(&0, 0)?;
+        record.last_generation = record.last_generation.wrapping_add(1).max(1);
+        self.dataplane
+            .record
+            .set(0, record, 0)
+            .context("cannot write the record")?;
+        // Until its slots are written the row is not active, so that a process killed meanwhile is found
+        // out by the next.
+        let unfinished = State::Pending(Waiting::Silent);
+        rows::write(&mut self.dataplane, number, publication, unfinished)?;
+        self.write_backend(number, publication, location, 0)?;
+        Ok(record.last_generation)
+    }
+
+    fn write_backend(
+        &mut self,
+        number: u32,
+        publication: &Publication,
+        location: &Location,
+        generation: u32,
+    ) -> anyhow::Result<Backend> {
+        let IpAddr::V4(address) = publication.container_ip else {
+            bail!("an IPv6 container has no place in this table");
+        };
+        let backend = Backend {
+            generation,
+            ifindex: location.ifindex,
+            route_ifindex: location.route_ifindex,
+            mtu: location.mtu,
+            address: [ports::be32(address).raw(), 0, 0, 0],
+            mac: location.mac,
+            source_mac: location.source_mac,
+            reserved: 0,
+        };
+        self.dataplane
+            .backends
+            .set(number, backend, 0)
+            .context("cannot write a backend")?;
+        Ok(backend)
+    }
+
+    /// A row number nobody uses, the one after the last given where possible, with its counters at zero.
+    fn new_number(&mut self) -> anyhow::Result<u32> {
+        let mut record = self.dataplane.record.get(&0, 0)?;
+        let start = record.last_row;
+        let free = (0..MAX_BACKENDS - 1)
+            .map(|step| (start + step) % (MAX_BACKENDS - 1) + 1)
+            .find(|number| self.dataplane.rows.get(number, 0).is_err());
+        let Some(number) = free else {
+            bail!(
+                "no room for another publication: {} are there already",
+                MAX_BACKENDS - 1
+            );
+        };
+        record.last_row = number;
+        self.dataplane
+            .record
+            .set(0, record, 0)
+            .context("cannot write the record")?;
+        let cpus = self.dataplane.traffic.get(&number, 0)?.len();
+        let zero = vec![Traffic::default(); cpus].try_into()?;
+        self.dataplane
+            .traffic
+            .set(number, zero, 0)
+            .context("cannot reset a row's counters")?;
+        Ok(number)
+    }
+}
