@@ -1,0 +1,58 @@
+//! What runs inside the lab's host and containers.
+
+use std::{env, process::ExitCode};
+
+use anyhow::{Result, bail};
+use nix::sys::signal::{SigSet, Signal};
+use portway_tests::{
+    conversation,
+    guest::{self, Endpoint, GREETING},
+};
+
+const USAGE: &str = "\
+portway-lab-guest init                      a lab host's first process
+portway-lab-guest serve [SERVICE/PORT]...   servers: http, tcp and udp (echo); http says $GREETING
+portway-lab-guest get HOST:PORT             what an HTTP server says, or why there is no answer";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("portway-lab-guest: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &[&str]) -> Result<()> {
+    match args {
+        ["init"] => match guest::init()? {},
+        ["serve", endpoints @ ..] => serve(endpoints),
+        ["get", target] => {
+            match conversation::http_get(None, target) {
+                Ok(answer) => println!("{}", answer.body),
+                Err(silence) => println!("{silence}"),
+            }
+            Ok(())
+        }
+        _ => bail!("expected one of:\n{USAGE}"),
+    }
+}
+
+fn serve(endpoints: &[&str]) -> Result<()> {
+    // A container's first process ends on a signal only if it asks for it, here before any thread
+    // starts that could take it instead.
+    let mut end = SigSet::empty();
+    end.add(Signal::SIGTERM);
+    end.add(Signal::SIGINT);
+    end.thread_block()?;
+    let greeting = env::var("GREETING").unwrap_or_else(|_| GREETING.into());
+    for endpoint in endpoints {
+        endpoint.parse::<Endpoint>()?.serve(&greeting)?;
+    }
+    println!("{}", guest::READY);
+    end.wait()?;
+    Ok(())
+}

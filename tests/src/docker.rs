@@ -1,0 +1,275 @@
+//! A private Docker daemon inside a host's namespaces. Its socket is where every Docker client of that
+//! host looks for it, because the host's /run is its own.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{Read, Write},
+    net::Ipv4Addr,
+    ops::Deref,
+    os::unix::net::UnixStream,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::{
+    daemon::Daemon,
+    host::Host,
+    image,
+    lab::{CLIENTS, Lab},
+    process::{Cmd, Finished},
+    wait::{self, PATIENCE},
+};
+
+/// The daemon's socket, in the host.
+pub const SOCKET: &str = "/run/docker.sock";
+
+/// The folder of everything that is the daemon's, in the host.
+const HOME: &str = "/run/docker-lab";
+
+/// How long dockerd may take to come up or go down.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A running dockerd with the lab's image loaded.
+#[derive(Debug)]
+pub struct Docker {
+    daemon: Option<Daemon>,
+}
+
+/// One event, as `docker events` prints it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Event {
+    /// "container", "network" and so on.
+    #[serde(rename = "Type")]
+    pub kind: String,
+    /// What happened: "start", "die", "connect".
+    #[serde(rename = "Action")]
+    pub action: String,
+    /// To whom.
+    #[serde(rename = "Actor")]
+    pub actor: Actor,
+    /// When, in nanoseconds since the epoch.
+    #[serde(rename = "timeNano")]
+    pub time_nano: u64,
+}
+
+/// Whom an event is about.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Actor {
+    /// Its labels and name.
+    #[serde(rename = "Attributes")]
+    pub attributes: BTreeMap<String, String>,
+}
+
+impl Event {
+    /// When it happened.
+    pub fn at(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_nanos(self.time_nano)
+    }
+}
+
+impl Docker {
+    /// Starts dockerd in `host` and imports the lab's image.
+    ///
+    /// # Errors
+    /// It does not come up; with the end of its log.
+    pub fn start(host: &Host) -> Result<Self> {
+        fs::create_dir_all(host.file(HOME))?;
+        // Nobody answers DNS at the client's address, and says so at once.
+        let config = json!({ "dns": [CLIENTS[0]] });
+        fs::write(host.file(HOME).join("daemon.json"), config.to_string())?;
+        let mut docker = Self { daemon: None };
+        docker.up(host)?;
+        image::import(host).context("cannot make the lab's image")?;
+        Ok(docker)
+    }
+
+    /// Starts the daemon again after [`Docker::down`], with the containers it had.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub fn up(&mut self, host: &Host) -> Result<()> {
+        let daemon = host
+            .command("dockerd")
+            .args(["--config-file", &format!("{HOME}/daemon.json")])
+            .args(["--data-root", &format!("{HOME}/data")])
+            .args(["--exec-root", &format!("{HOME}/exec")])
+            .args(["--pidfile", &format!("{HOME}/pid")])
+            .args(["--host", &format!("unix://{SOCKET}")])
+            // systemd, where it is there, knows nothing of this host.
+            .args(["--exec-opt", "native.cgroupdriver=cgroupfs"])
+            .args(["--cgroup-parent", &format!("/{}", host.cgroup())])
+            .env_remove("DOCKER_HOST")
+            .start()?;
+        wait::until_true("dockerd", LIMIT, || match daemon.ended() {
+            Some(code) => bail!("it ended with status {code}:\n{}", last_words(&daemon)),
+            None => Ok(answers(host)),
+        })
+        .with_context(|| last_words(&daemon))?;
+        self.daemon = Some(daemon);
+        Ok(())
+    }
+
+    /// Ends the daemon and its containers as a system shutting down does.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn down(&mut self) -> Result<()> {
+        if let Some(daemon) = self.daemon.take() {
+            daemon.signal(Signal::SIGTERM);
+            daemon.wait(LIMIT)?;
+        }
+        Ok(())
+    }
+}
+
+/// A lab whose host runs Docker.
+#[derive(Debug)]
+pub struct DockerLab {
+    /// The daemon.
+    pub docker: Docker,
+    lab: Lab,
+}
+
+impl DockerLab {
+    /// Builds the lab and starts Docker, in less than a second.
+    ///
+    /// # Errors
+    /// Not root, or a piece is missing.
+    pub fn new() -> Result<Self> {
+        let lab = Lab::new()?;
+        let docker = Docker::start(&lab.host)?;
+        Ok(Self { docker, lab })
+    }
+}
+
+impl Deref for DockerLab {
+    type Target = Lab;
+
+    fn deref(&self) -> &Lab {
+        &self.lab
+    }
+}
+
+/// Whether a daemon answers at the socket.
+fn answers(host: &Host) -> bool {
+    let ask = || -> std::io::Result<String> {
+        let mut stream = UnixStream::connect(host.file(SOCKET))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(b"GET /_ping HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    ask().is_ok_and(|answer| answer.contains("200 OK"))
+}
+
+fn last_words(daemon: &Daemon) -> String {
+    let lines = daemon.lines();
+    let last = lines.len().saturating_sub(15);
+    let texts: Vec<_> = lines[last..]
+        .iter()
+        .map(|line| line.text.as_str())
+        .collect();
+    texts.join("\n")
+}
+
+/// A `docker` command in `host`, its arguments split at blanks.
+pub fn command(host: &Host, args: &str) -> Cmd {
+    host.command("docker")
+        .args(args.split_whitespace())
+        .env("DOCKER_HOST", format!("unix://{SOCKET}"))
+        .env("DOCKER_CONFIG", format!("{HOME}/cli"))
+        .env_remove("DOCKER_CONTEXT")
+}
+
+/// Runs `docker ARGS` and returns what it printed.
+///
+/// # Errors
+/// With what Docker said.
+pub fn docker(host: &Host, args: &str) -> Result<String> {
+    command(host, args).text()
+}
+
+/// Runs `docker ARGS`, which may fail.
+///
+/// # Errors
+/// It cannot be run.
+pub fn try_docker(host: &Host, args: &str) -> Result<Finished> {
+    command(host, args).output()
+}
+
+/// The address of a container in a network.
+///
+/// # Errors
+/// There is no such container, or it is not there.
+pub fn address(host: &Host, container: &str, network: &str) -> Result<Ipv4Addr> {
+    let format = format!("{{{{(index .NetworkSettings.Networks \"{network}\").IPAddress}}}}");
+    let address = command(host, "inspect --format")
+        .args([&format, container])
+        .text()?;
+    address
+        .parse()
+        .with_context(|| format!("{container} has no address in {network}"))
+}
+
+/// The MAC address of a container in a network.
+///
+/// # Errors
+/// As [`address`].
+pub fn mac(host: &Host, container: &str, network: &str) -> Result<String> {
+    let format = format!("{{{{(index .NetworkSettings.Networks \"{network}\").MacAddress}}}}");
+    command(host, "inspect --format")
+        .args([&format, container])
+        .text()
+}
+
+/// A listener for the daemon's events.
+#[derive(Debug)]
+pub struct Events {
+    daemon: Daemon,
+}
+
+impl Events {
+    /// Begins to listen. Events of the last moments before it are heard too.
+    ///
+    /// # Errors
+    /// `docker events` does not start.
+    pub fn listen(host: &Host) -> Result<Self> {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+        let daemon = command(host, "events")
+            .args(["--format", "{{json .}}"])
+            .args(["--since", &since.as_secs().to_string()])
+            .start()?;
+        Ok(Self { daemon })
+    }
+
+    /// The latest event of that kind for the container of that name, after `after`.
+    ///
+    /// # Errors
+    /// None comes.
+    pub fn container(&self, action: &str, name: &str, after: SystemTime) -> Result<Event> {
+        wait::until(&format!("Docker's event {action} {name}"), PATIENCE, || {
+            let mut events = Vec::new();
+            for line in self.daemon.lines() {
+                let event: Event = serde_json::from_str(&line.text)
+                    .with_context(|| format!("not an event: {}", line.text))?;
+                events.push(event);
+            }
+            Ok(events.into_iter().rfind(|event| {
+                event.kind == "container"
+                    && event.action == action
+                    && event
+                        .actor
+                        .attributes
+                        .get("name")
+                        .is_some_and(|own| own == name)
+                    && event.at() > after
+            }))
+        })
+    }
+}

@@ -1,0 +1,188 @@
+//! What runs inside the lab: a host's first process, and the containers' servers. The program
+//! `portway-lab-guest` is a command line for this module and for [`crate::conversation`].
+
+use std::{
+    convert::Infallible,
+    env,
+    io::{self, BufRead, BufReader, Read, Write},
+    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    path::PathBuf,
+    str::FromStr,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use nix::{
+    mount::{MsFlags, mount},
+    sys::{
+        signal::{SigSet, Signal},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+};
+
+/// The guest's file name, here and in an image.
+pub const PROGRAM: &str = "portway-lab-guest";
+
+/// What the guest prints once it can be used.
+pub const READY: &str = "ready";
+
+/// What the echo server answers.
+pub const GREETING: &str = "Hello Docker!!";
+
+/// The header in which the echo server names the client that it saw.
+pub const CLIENT_HEADER: &str = "X-Client";
+
+/// A connection that says nothing for this long is given up.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// The guest program, which Cargo puts beside this process's own.
+///
+/// # Errors
+/// It has not been built.
+pub fn program() -> Result<PathBuf> {
+    let own = env::current_exe().context("cannot find this program")?;
+    own.ancestors()
+        .skip(1)
+        .take(2)
+        .map(|folder| folder.join(PROGRAM))
+        .find(|path| path.is_file())
+        .with_context(|| {
+            format!(
+                "no {PROGRAM} beside {}: run cargo build --package portway-tests",
+                own.display()
+            )
+        })
+}
+
+/// What a server speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    /// Answers every request with the greeting and the client's address.
+    Http,
+    /// Sends back what comes in over a connection.
+    TcpEcho,
+    /// Sends back each datagram.
+    UdpEcho,
+}
+
+/// A server to be: `http/8080`, `tcp/9`, `udp/53`.
+#[derive(Debug, Clone, Copy)]
+pub struct Endpoint {
+    /// What it speaks.
+    pub service: Service,
+    /// Where it listens, on any address.
+    pub port: u16,
+}
+
+impl FromStr for Endpoint {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (service, port) = text.split_once('/').context("expected SERVICE/PORT")?;
+        let service = match service {
+            "http" => Service::Http,
+            "tcp" => Service::TcpEcho,
+            "udp" => Service::UdpEcho,
+            _ => bail!("{service} is none of http, tcp, udp"),
+        };
+        let port = port.parse().context("not a port")?;
+        Ok(Self { service, port })
+    }
+}
+
+impl Endpoint {
+    /// Listens in the calling thread's namespace and serves for as long as this process lives. Says
+    /// who comes: a line `tcp CLIENT` for each connection, `udp CLIENT` for each datagram.
+    ///
+    /// # Errors
+    /// The port is taken.
+    pub fn serve(self, greeting: &str) -> Result<()> {
+        let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.port));
+        let greeting = greeting.to_owned();
+        let context = || format!("cannot listen on {any}");
+        if self.service == Service::UdpEcho {
+            let socket = UdpSocket::bind(any).with_context(context)?;
+            thread::spawn(move || udp_echo(&socket));
+            return Ok(());
+        }
+        let listener = TcpListener::bind(any).with_context(context)?;
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let Ok(client) = stream.peer_addr() else {
+                    continue;
+                };
+                println!("tcp {client}");
+                let greeting = greeting.clone();
+                thread::spawn(move || match self.service {
+                    Service::Http => http(stream, client, &greeting),
+                    _ => tcp_echo(stream),
+                });
+            }
+        });
+        Ok(())
+    }
+}
+
+fn udp_echo(socket: &UdpSocket) {
+    let mut datagram = [0; 65_536];
+    loop {
+        // The error may be an ICMP one, of an earlier answer.
+        if let Ok((length, client)) = socket.recv_from(&mut datagram) {
+            println!("udp {client}");
+            let _ = socket.send_to(&datagram[..length], client);
+        }
+    }
+}
+
+fn tcp_echo(mut stream: TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut back = stream.try_clone()?;
+    io::copy(&mut stream, &mut back)?;
+    back.shutdown(Shutdown::Write)
+}
+
+fn http(mut stream: TcpStream, client: SocketAddr, greeting: &str) -> io::Result<()> {
+    stream.set_read_timeout(Some(IDLE))?;
+    let mut request = BufReader::new(stream.try_clone()?).lines();
+    while request
+        .next()
+        .transpose()?
+        .is_some_and(|line| !line.is_empty())
+    {}
+    let answer = format!(
+        "HTTP/1.0 200 OK\r\n{CLIENT_HEADER}: {client}\r\nContent-Type: text/plain\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n{greeting}\n",
+        greeting.len() + 1,
+    );
+    stream.write_all(answer.as_bytes())?;
+    stream.shutdown(Shutdown::Write)?;
+    // Closing with unread bytes would reset the connection under the answer.
+    io::copy(&mut stream.take(1 << 16), &mut io::sink())?;
+    Ok(())
+}
+
+/// A host's first process: prepares the mount namespace, then waits for orphans until it is killed.
+///
+/// # Errors
+/// A mount is refused.
+pub fn init() -> Result<Infallible> {
+    let none = None::<&str>;
+    // What is mounted here must not show up outside.
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        .context("cannot make the mounts private")?;
+    for (kind, target) in [("proc", "/proc"), ("tmpfs", "/run"), ("bpf", "/sys/fs/bpf")] {
+        mount(Some(kind), target, Some(kind), MsFlags::empty(), none)
+            .with_context(|| format!("cannot mount a {kind} on {target}"))?;
+    }
+    let mut child_ended = SigSet::empty();
+    child_ended.add(Signal::SIGCHLD);
+    child_ended.thread_block()?;
+    println!("{READY}");
+    loop {
+        while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive)
+        {
+        }
+        child_ended.wait()?;
+    }
+}

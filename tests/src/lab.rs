@@ -1,0 +1,105 @@
+//! The lab: an outside client and the host under test, joined by the host's external interface.
+//!
+//! ```text
+//! client                 host                        containers
+//! eth0 10.99.0.2..5 ---- ext0 10.99.0.1, .11
+//!                        br0 10.98.0.1 ------------- 10.98.0.2 ...   (plain namespaces)
+//!                        docker0, br-... ----------- 172.17.0.2 ...  (Docker's)
+//! ```
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use anyhow::Result;
+
+use crate::{
+    conversation::{self, Answer, Silence},
+    host::Host,
+    netns::Netns,
+};
+
+/// The host's external interface.
+pub const EXTERNAL: &str = "ext0";
+
+/// The host's address that clients use.
+pub const HOST: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
+
+/// A secondary address of the host.
+pub const HOST_SECONDARY: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 11);
+
+/// The client's addresses; the first is the host's default gateway.
+pub const CLIENTS: [Ipv4Addr; 4] = [
+    Ipv4Addr::new(10, 99, 0, 2),
+    Ipv4Addr::new(10, 99, 0, 3),
+    Ipv4Addr::new(10, 99, 0, 4),
+    Ipv4Addr::new(10, 99, 0, 5),
+];
+
+/// A client and a host.
+#[derive(Debug)]
+pub struct Lab {
+    /// Everything outside the host.
+    pub client: Netns,
+    /// The machine under test.
+    pub host: Host,
+}
+
+impl Lab {
+    /// Builds it, in some tens of milliseconds.
+    ///
+    /// # Errors
+    /// Not root, or a piece is missing.
+    pub fn new() -> Result<Self> {
+        let host = Host::new()?;
+        let client = Netns::new()?;
+        client.ip(&format!(
+            "link add eth0 type veth peer name {EXTERNAL} netns {}",
+            host.pid()
+        ))?;
+        client.ip("link set eth0 up")?;
+        for address in CLIENTS {
+            client.ip(&format!("address add {address}/24 dev eth0"))?;
+        }
+        host.ip(&format!("link set {EXTERNAL} up"))?;
+        for address in [HOST, HOST_SECONDARY] {
+            host.ip(&format!("address add {address}/24 dev {EXTERNAL}"))?;
+        }
+        host.ip(&format!("route add default via {}", CLIENTS[0]))?;
+        // The containers' addresses are nothing to a client, except where a test reaches for them.
+        client.ip(&format!("route add default via {HOST}"))?;
+        Ok(Self { client, host })
+    }
+
+    /// `GET /` of the host's `port` from outside.
+    ///
+    /// # Errors
+    /// [`Silence`], which is an outcome like any other.
+    pub fn get_from_outside(&self, port: u16) -> Result<Answer, Silence> {
+        self.get_from(CLIENTS[0], (HOST, port))
+    }
+
+    /// `GET /` of `target` from the client's address `source`.
+    ///
+    /// # Errors
+    /// [`Silence`].
+    pub fn get_from(
+        &self,
+        source: Ipv4Addr,
+        target: impl Into<SocketAddr>,
+    ) -> Result<Answer, Silence> {
+        let target = target.into().to_string();
+        get(&self.client, conversation::from_address(source), &target)
+    }
+
+    /// `GET /` of `target` by a process of the host itself.
+    ///
+    /// # Errors
+    /// [`Silence`].
+    pub fn get_on_host(&self, target: &str) -> Result<Answer, Silence> {
+        get(&self.host, None, target)
+    }
+}
+
+fn get(netns: &Netns, source: Option<SocketAddr>, target: &str) -> Result<Answer, Silence> {
+    let outcome = netns.run(|| Ok(conversation::http_get(source, target)));
+    outcome.unwrap_or_else(|error| Err(Silence::Other(format!("{error:#}"))))
+}

@@ -1,0 +1,48 @@
+//! portway's lab: namespaces, a private Docker daemon and real conversations, for the demo and for
+//! the tests.
+//!
+//! | module | is about |
+//! |---|---|
+//! | [`lab`] | the lab as a whole: an outside client and the host under test |
+//! | [`netns`] | a network namespace |
+//! | [`host`] | the host's network, mount and PID namespaces, and how they vanish |
+//! | [`process`] | a command inside a namespace |
+//! | [`daemon`] | one that runs until it is told to end |
+//! | [`container`] | a container without Docker |
+//! | [`docker`] | a private Docker daemon |
+//! | [`image`] | the image its containers run |
+//! | [`guest`] | what runs inside: the host's first process, servers |
+//! | [`conversation`] | HTTP, TCP and UDP clients |
+//! | [`iptables`] | netfilter's counters |
+//! | [`portway`] | the program under test |
+//! | [`footprint`] | what it has in the kernel |
+//! | [`stage`] | plays a scenario without and with portway, and compares |
+//! | [`pass`] | the checks of one such pass |
+//! | [`report`] | what the demo prints |
+//! | [`scenarios`] | the scenarios |
+//! | [`harness`] | runs a test file |
+//! | [`requirement`] | what a machine may lack |
+//! | [`wait`] | waiting for conditions |
+//! | [`interrupt`] | Ctrl-C |
+
+pub mod container;
+pub mod conversation;
+pub mod daemon;
+pub mod docker;
+pub mod footprint;
+pub mod guest;
+pub mod harness;
+pub mod host;
+pub mod image;
+pub mod interrupt;
+pub mod iptables;
+pub mod lab;
+pub mod netns;
+pub mod pass;
+pub mod portway;
+pub mod process;
+pub mod report;
+pub mod requirement;
+pub mod scenarios;
+pub mod stage;
+pub mod wait;

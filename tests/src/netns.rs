@@ -1,0 +1,138 @@
+//! A network namespace without a name: it lives while somebody holds it, and the kernel removes it
+//! with its last holder, however that one ended.
+
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    path::PathBuf,
+    sync::Arc,
+    thread,
+};
+
+use anyhow::{Context, Result, anyhow};
+use nix::sched::{CloneFlags, setns, unshare};
+
+use crate::process::Cmd;
+
+/// A handle on a network namespace; clones are the same namespace.
+#[derive(Debug, Clone)]
+pub struct Netns {
+    net: Arc<OwnedFd>,
+    /// The first process of the mount and PID namespaces that belong to it, if it has its own.
+    init: Option<Arc<OwnedFd>>,
+}
+
+impl Netns {
+    /// A new, empty network namespace with its loopback up.
+    ///
+    /// # Errors
+    /// Not root, or no room for one more namespace.
+    pub fn new() -> Result<Self> {
+        let net = on_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNET).context("cannot create a network namespace")?;
+            File::open("/proc/thread-self/ns/net").context("cannot hold the network namespace")
+        })?;
+        let netns = Self {
+            net: Arc::new(net.into()),
+            init: None,
+        };
+        netns.ip("link set lo up")?;
+        Ok(netns)
+    }
+
+    /// The network namespace `net` together with the mount and PID namespaces of `init` (a pidfd).
+    pub(crate) fn with_init(net: OwnedFd, init: OwnedFd) -> Self {
+        Self {
+            net: Arc::new(net),
+            init: Some(Arc::new(init)),
+        }
+    }
+
+    /// Runs `work` inside, on a thread of its own, and waits for it. Sockets made by it stay inside.
+    ///
+    /// # Errors
+    /// Those of `work`; a panic of it is one too.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        on_thread(|| {
+            self.enter()?;
+            work()
+        })
+    }
+
+    /// Moves the calling thread inside for good.
+    pub(crate) fn enter(&self) -> Result<()> {
+        setns(self.net.as_fd(), CloneFlags::CLONE_NEWNET).context("cannot enter the namespace")
+    }
+
+    /// A command that will run inside: in the network namespace, and in the mount and PID namespaces
+    /// where there are any.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Cmd {
+        Cmd::inside(self.clone(), program)
+    }
+
+    /// Runs `ip ARGS`, split at blanks, and returns what it printed.
+    ///
+    /// # Errors
+    /// With what `ip` said.
+    pub fn ip(&self, args: &str) -> Result<String> {
+        self.command("ip").args(args.split_whitespace()).text()
+    }
+
+    /// Sets a `net.` sysctl, named by its path below /proc/sys/net.
+    ///
+    /// # Errors
+    /// The kernel has no such setting.
+    pub fn sysctl(&self, name: &str, value: &str) -> Result<()> {
+        let path = format!("/proc/sys/net/{name}");
+        // /proc/sys/net shows the namespace of the thread that looks.
+        self.run(|| std::fs::write(&path, value).with_context(|| format!("cannot set {path}")))
+    }
+
+    /// A path by which other processes, `ip link ... netns` for one, find it while it is held here.
+    pub fn path(&self) -> PathBuf {
+        format!("/proc/{}/fd/{}", std::process::id(), self.net.as_raw_fd()).into()
+    }
+
+    /// What a thread does before it forks a child that shall be inside.
+    pub(crate) fn before_fork(&self) -> Result<()> {
+        match &self.init {
+            Some(init) => setns(init.as_fd(), CloneFlags::CLONE_NEWPID)
+                .context("cannot enter the host's PID namespace"),
+            None => Ok(()),
+        }
+    }
+
+    /// What the child does before it executes its program. Only system calls: it runs after a fork
+    /// of a process with many threads.
+    pub(crate) fn before_exec(&self) -> io::Result<()> {
+        match &self.init {
+            Some(init) => setns(
+                init.as_fd(),
+                CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS,
+            )?,
+            None => setns(self.net.as_fd(), CloneFlags::CLONE_NEWNET)?,
+        }
+        Ok(())
+    }
+}
+
+/// Runs `work` on a thread that ends with it, because a thread that has changed its namespaces must
+/// not be used for anything else.
+pub(crate) fn on_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    thread::scope(|scope| {
+        scope
+            .spawn(work)
+            .join()
+            .map_err(|panic| anyhow!("panicked in its namespace: {}", panic_text(&*panic)))?
+    })
+}
+
+/// The words of a panic, as far as it has any.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("without a word")
+}

@@ -1,0 +1,235 @@
+//! The program under test, run inside a host.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+use serde::de::DeserializeOwned;
+
+mod json;
+
+pub use json::{Admission, External, Flow, Port, Status, Used};
+
+use crate::{
+    daemon::Daemon,
+    docker,
+    host::Host,
+    lab::EXTERNAL,
+    process::{Cmd, Finished},
+    wait::{self, PATIENCE},
+};
+
+/// Numbers this process's instances.
+static NEXT: AtomicU32 = AtomicU32::new(1);
+
+/// The program: the one PORTWAY_BIN names, else the workspace's release build.
+///
+/// # Errors
+/// It has not been built.
+pub fn program() -> Result<PathBuf> {
+    if let Some(path) = env::var_os("PORTWAY_BIN") {
+        let path = PathBuf::from(path);
+        if !path.is_file() {
+            bail!("PORTWAY_BIN: no file {}", path.display());
+        }
+        return Ok(path);
+    }
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/portway");
+    let beside = env::current_exe()
+        .ok()
+        .and_then(|own| Some(own.parent()?.join("portway")));
+    [beside, Some(workspace)]
+        .into_iter()
+        .flatten()
+        .find(|path| path.is_file())
+        .context("no portway: run cargo xtask build, or set PORTWAY_BIN")
+}
+
+/// An instance of portway in a host. Dropped, it is unloaded.
+#[derive(Debug)]
+pub struct Portway<'a> {
+    host: &'a Host,
+    program: PathBuf,
+    instance: String,
+}
+
+impl<'a> Portway<'a> {
+    /// An instance that nobody else has; nothing is run yet.
+    ///
+    /// # Errors
+    /// portway has not been built.
+    pub fn new(host: &'a Host) -> Result<Self> {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Ok(Self {
+            host,
+            program: program()?,
+            instance: format!("lab-{}-{number}", process::id()),
+        })
+    }
+
+    /// The instance's name.
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// `portway ARGS --instance ...`, the arguments split at blanks.
+    pub fn command(&self, args: &str) -> Cmd {
+        self.host
+            .command(&self.program)
+            .args(args.split_whitespace())
+            .args(["--instance", &self.instance])
+            .env_remove("DOCKER_HOST")
+            .env_remove("PORTWAY_LOG")
+    }
+
+    /// Runs it to its end, whatever that is.
+    ///
+    /// # Errors
+    /// It cannot be run, or does not end.
+    pub fn output(&self, args: &str) -> Result<Finished> {
+        self.command(args).output()
+    }
+
+    /// Runs it to a good end and returns what it printed.
+    ///
+    /// # Errors
+    /// It fails; with its own words.
+    pub fn text(&self, args: &str) -> Result<String> {
+        self.command(args).text()
+    }
+
+    /// `portway load` on the lab's external interface, with `args` added.
+    ///
+    /// # Errors
+    /// It fails.
+    pub fn load(&self, args: &str) -> Result<String> {
+        self.text(&format!("load --external {EXTERNAL} {args}"))
+    }
+
+    /// `portway ls --json`.
+    ///
+    /// # Errors
+    /// It fails, or breaks the contract.
+    pub fn ls(&self) -> Result<Vec<Port>> {
+        self.json("ls")
+    }
+
+    /// The row of a published port.
+    ///
+    /// # Errors
+    /// As [`Portway::ls`].
+    pub fn port(&self, protocol: &str, host_port: u16) -> Result<Option<Port>> {
+        Ok(self.ls()?.into_iter().find(|port| {
+            port.protocol == protocol
+                && (port.host_port..=port.host_port_end).contains(&host_port)
+                && !port.host_ip.contains(':')
+        }))
+    }
+
+    /// Waits until a port is active, and returns its row.
+    ///
+    /// # Errors
+    /// It does not come.
+    pub fn wait_active(&self, protocol: &str, host_port: u16) -> Result<Port> {
+        let what = format!("portway having {protocol} {host_port} active");
+        wait::until(&what, PATIENCE, || {
+            // A `run` that has just begun may not have loaded yet.
+            let port = self.port(protocol, host_port).ok().flatten();
+            Ok(port.filter(|port| port.state == "active"))
+        })
+        .with_context(|| match self.text("ls") {
+            Ok(table) => format!("portway ls:\n{table}"),
+            Err(error) => format!("{error:#}"),
+        })
+    }
+
+    /// `portway status --json`.
+    ///
+    /// # Errors
+    /// It fails, or breaks the contract.
+    pub fn status(&self) -> Result<Status> {
+        self.json("status")
+    }
+
+    /// Does `work` and tells how much of it took the fast path.
+    ///
+    /// # Errors
+    /// Those of `work`, and of [`Portway::status`].
+    pub fn measure<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<(T, Used)> {
+        let before = self.status()?;
+        let outcome = work()?;
+        Ok((outcome, self.status()?.since(&before)))
+    }
+
+    /// `portway publish SPEC`.
+    ///
+    /// # Errors
+    /// It fails, or the container does not answer.
+    pub fn publish(&self, spec: &str) -> Result<()> {
+        let said = self.text(&format!("publish {spec}"))?;
+        let active = self.ls()?.iter().any(|port| port.state == "active");
+        if !active {
+            bail!("portway publish {spec}: not active: {said}");
+        }
+        Ok(())
+    }
+
+    /// `portway flows --json`.
+    ///
+    /// # Errors
+    /// It fails, or breaks the contract.
+    pub fn flows(&self) -> Result<Vec<Flow>> {
+        self.json("flows")
+    }
+
+    fn json<T: DeserializeOwned>(&self, what: &str) -> Result<T> {
+        let text = self.text(&format!("{what} --json"))?;
+        serde_json::from_str(&text)
+            .with_context(|| format!("portway {what} --json breaks its contract:\n{text}"))
+    }
+
+    /// Starts `portway run` on the lab's external interface and the host's Docker, with `args` added.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn run(&self, args: &str) -> Result<Daemon> {
+        self.command(&format!("run --external {EXTERNAL} {args}"))
+            .start()
+    }
+
+    /// [`Portway::run`] following the host's Docker.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn run_with_docker(&self, args: &str) -> Result<Daemon> {
+        self.run(&format!("--docker unix://{} {args}", docker::SOCKET))
+    }
+
+    /// Ends a `portway run` with Ctrl-C.
+    ///
+    /// # Errors
+    /// It does not end, or not well.
+    pub fn interrupt(&self, run: &Daemon) -> Result<()> {
+        run.signal(Signal::SIGINT);
+        let code = run.wait(PATIENCE)?;
+        if code != 0 {
+            bail!(
+                "portway run ended with status {code} on Ctrl-C:\n{}",
+                run.said()
+            );
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Portway<'_> {
+    fn drop(&mut self) {
+        // Pins go with the host, attached programs with its interfaces: a failure here leaves nothing.
+        let _ = self.output("unload");
+    }
+}

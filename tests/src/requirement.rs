@@ -1,0 +1,68 @@
+//! What a test needs of the machine.
+
+use std::{env, fmt, fs, path::Path};
+
+use nix::unistd::geteuid;
+
+use crate::{image, portway};
+
+/// A thing that a machine may lack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Requirement {
+    /// Privileges for namespaces, mounts and BPF.
+    Root,
+    /// A kernel that runs TC programs, with its `ip`, `tc` and `iptables`.
+    Kernel,
+    /// dockerd and what the lab's image is made of.
+    Docker,
+    /// The program under test.
+    Portway,
+}
+
+impl Requirement {
+    /// Why it is not met, if so.
+    pub fn missing(self) -> Option<String> {
+        match self {
+            Self::Root => (!geteuid().is_root()).then(|| "not root".to_owned()),
+            Self::Kernel => kernel(),
+            Self::Docker => missing_program(&["dockerd", "containerd", "docker", "ldd", "tar"])
+                .or_else(|| image::busybox().err().map(|error| error.to_string())),
+            Self::Portway => portway::program().err().map(|error| error.to_string()),
+        }
+    }
+}
+
+impl fmt::Display for Requirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Root => "root",
+            Self::Kernel => "kernel",
+            Self::Docker => "docker",
+            Self::Portway => "portway",
+        })
+    }
+}
+
+fn kernel() -> Option<String> {
+    let filesystems = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    if !filesystems.lines().any(|line| line.ends_with("\tbpf")) {
+        return Some("the kernel has no BPF".to_owned());
+    }
+    missing_program(&["ip", "tc", "iptables", "iptables-save"])
+}
+
+fn missing_program(programs: &[&str]) -> Option<String> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders: Vec<_> = env::split_paths(&path).collect();
+    let has = |program: &str| {
+        folders
+            .iter()
+            .any(|folder| Path::new(folder).join(program).is_file())
+    };
+    let missing: Vec<_> = programs
+        .iter()
+        .copied()
+        .filter(|program| !has(program))
+        .collect();
+    (!missing.is_empty()).then(|| format!("not on PATH: {}", missing.join(", ")))
+}

@@ -1,0 +1,144 @@
+//! Flows that are not portway's stay where they are: what a container begins itself, what was there
+//! before portway, what does not begin with a SYN.
+
+use std::{
+    net::{SocketAddr, UdpSocket},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result, ensure};
+use portway_tests::{
+    container::Container,
+    conversation::{self, ANSWER_LIMIT, echo_over},
+    harness::{self, Test},
+    lab::{CLIENTS, HOST, Lab},
+    portway::{Portway, Used},
+};
+
+fn main() -> ExitCode {
+    harness::run([
+        Test::of_portway(
+            "an_outbound_flow_from_a_published_port_is_masqueraded",
+            outbound,
+        ),
+        Test::of_portway("a_connection_older_than_portway_goes_on", older),
+        Test::of_portway("other_bridges_and_the_host_itself_are_passed", inside),
+    ])
+}
+
+/// A container asks a server outside from the port that it serves itself, as a DNS server does.
+fn outbound() -> Result<()> {
+    let lab = Lab::new()?;
+    let dns = Container::new(&lab.host, 1)?.serve(&["http/8080"])?;
+    dns.publish_with_iptables(&lab.host, "udp", 9000, 8053)?;
+    let portway = Portway::new(&lab.host)?;
+    portway.load("--admission direct")?;
+    portway.publish(&format!("9000:{}:8053/udp", dns.address))?;
+    let server = outside_server(&lab)?;
+    let (seen, used) = portway.measure(|| ask(&dns, 8053, &server))?;
+    ensure!(
+        seen == SocketAddr::from((HOST, 8053)),
+        "the server outside saw {seen}, not what netfilter's masquerading makes of it"
+    );
+    ensure!(used == Used::NOTHING, "{used:?}");
+    Ok(())
+}
+
+/// A connection of the slow path sends no SYN any more: it stays there.
+fn older() -> Result<()> {
+    let lab = Lab::new()?;
+    let web = Container::new(&lab.host, 1)?.serve(&["tcp/8081"])?;
+    web.publish_with_iptables(&lab.host, "tcp", 9001, 8081)?;
+    let target = SocketAddr::from((HOST, 9001));
+    let connect = || lab.client.run(|| Ok(conversation::connect(None, target)?));
+    let mut connection = connect()?;
+    echo_over(&mut connection, "before")?;
+
+    let portway = Portway::new(&lab.host)?;
+    portway.load("--admission direct")?;
+    portway.publish(&format!("9001:{}:8081", web.address))?;
+    let ((), used) = portway.measure(|| echo_over(&mut connection, "after"))?;
+    ensure!(used == Used::NOTHING, "{used:?}");
+    let mut younger = connect()?;
+    let ((), used) = portway.measure(|| echo_over(&mut younger, "younger"))?;
+    ensure!(used.both_ways(), "{used:?}");
+    Ok(())
+}
+
+fn inside() -> Result<()> {
+    let lab = Lab::new()?;
+    let web = Container::new(&lab.host, 1)?.serve(&["http/8080"])?;
+    let neighbour = Container::new(&lab.host, 2)?;
+    let portway = Portway::new(&lab.host)?;
+    portway.load("--admission direct")?;
+    portway.publish(&format!("9000:{}:8080", web.address))?;
+    let direct = format!("{}:8080", web.address);
+    let published = format!("{HOST}:9000");
+    let (outcomes, used) = portway.measure(|| {
+        let get = |target: &str| Ok(conversation::http_get(None, target).is_ok());
+        Ok([
+            (
+                "neighbour -> container",
+                neighbour.netns.run(|| get(&direct))?,
+                true,
+            ),
+            ("host -> container", lab.host.run(|| get(&direct))?, true),
+            // There is no slow path here that would answer.
+            (
+                "neighbour -> host port",
+                neighbour.netns.run(|| get(&published))?,
+                false,
+            ),
+            (
+                "host -> host port",
+                lab.host.run(|| get(&published))?,
+                false,
+            ),
+            (
+                "container -> host port",
+                web.netns.run(|| get(&published))?,
+                false,
+            ),
+        ])
+    })?;
+    for (what, answered, expected) in outcomes {
+        ensure!(answered == expected, "{what}: answered: {answered}");
+    }
+    ensure!(used == Used::NOTHING, "{used:?}");
+    Ok(())
+}
+
+/// A socket outside, for containers to ask.
+fn outside_server(lab: &Lab) -> Result<UdpSocket> {
+    lab.client.run(|| {
+        let socket = UdpSocket::bind((CLIENTS[0], 53))?;
+        socket.set_read_timeout(Some(ANSWER_LIMIT))?;
+        Ok(socket)
+    })
+}
+
+/// Has `container` ask `server` from `port`, and get its answer; returns whom the server saw.
+fn ask(container: &Container, port: u16, server: &UdpSocket) -> Result<SocketAddr> {
+    let socket = container.netns.run(|| {
+        let socket = UdpSocket::bind((container.address, port))?;
+        socket.set_read_timeout(Some(ANSWER_LIMIT))?;
+        Ok(socket)
+    })?;
+    let target = server.local_addr()?;
+    let mut buffer = [0; 64];
+    let mut seen = target;
+    // Several times: a flow that is taken over by its first answer shows in the second question.
+    for _ in 0..3 {
+        socket.send_to(b"question", target)?;
+        (_, seen) = server
+            .recv_from(&mut buffer)
+            .context("no question came out")?;
+        server.send_to(b"answer", seen)?;
+        let (length, from) = socket.recv_from(&mut buffer).context("no answer came in")?;
+        ensure!(
+            &buffer[..length] == b"answer" && from == target,
+            "another answer, from {from}"
+        );
+    }
+    Ok(seen)
+}

@@ -1,0 +1,95 @@
+//! Either kind of TC hook does the same, and goes without a trace.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, ensure};
+use portway_tests::{
+    container::Container,
+    conversation,
+    footprint::{self, Footprint},
+    harness::{self, Test},
+    lab::{EXTERNAL, HOST, Lab},
+    portway::Portway,
+};
+
+fn main() -> ExitCode {
+    harness::run([
+        Test::of_portway("tcx", || through("tcx")),
+        Test::of_portway("clsact", || through("clsact")),
+        Test::of_portway("load_and_unload_can_be_repeated", repeated),
+        Test::of_portway("somebody_elses_clsact_stays", others_clsact),
+    ])
+}
+
+fn through(hook: &str) -> Result<()> {
+    let lab = Lab::new()?;
+    let web = Container::new(&lab.host, 1)?.serve(&["http/8080", "tcp/8081", "udp/8080"])?;
+    let portway = Portway::new(&lab.host)?;
+    portway.load(&format!("--admission direct --tc-hook {hook}"))?;
+    let status = portway.status()?;
+    ensure!(
+        status.external.len() == 1
+            && status.external[0].interface == EXTERNAL
+            && status.external[0].hooks == [hook],
+        "{:?}",
+        status.external
+    );
+    for (port, spec) in [(9000, "8080"), (9001, "8081"), (9000, "8080/udp")] {
+        portway.publish(&format!("{port}:{}:{spec}", web.address))?;
+    }
+    let (answers, used) = portway.measure(|| {
+        let get = lab.get_from_outside(9000).is_ok();
+        lab.client.run(|| {
+            conversation::bulk_echo(None, (HOST, 9001).into(), 4 << 20)?;
+            let udp = conversation::udp_echo(None, (HOST, 9000).into(), 10, 512);
+            Ok((get, udp.is_ok()))
+        })
+    })?;
+    ensure!(
+        answers == (true, true) && used.both_ways(),
+        "{answers:?}, {used:?}"
+    );
+    let footprint = Footprint::of(&lab.host)?;
+    ensure!(
+        footprint.programs() > 0,
+        "nothing found loaded: {footprint}"
+    );
+    portway.text("unload")?;
+    footprint.wait_gone(&lab.host)
+}
+
+fn repeated() -> Result<()> {
+    let lab = Lab::new()?;
+    let web = Container::new(&lab.host, 1)?.serve(&["http/8080"])?;
+    let portway = Portway::new(&lab.host)?;
+    for _ in 0..2 {
+        portway.load("--admission direct")?;
+        portway.publish(&format!("9000:{}:8080", web.address))?;
+        // Does nothing, to the published port as well.
+        portway.load("--admission direct")?;
+        let (answer, used) = portway.measure(|| Ok(lab.get_from_outside(9000)))?;
+        ensure!(answer.is_ok() && used.both_ways(), "{answer:?}, {used:?}");
+        let footprint = Footprint::of(&lab.host)?;
+        portway.text("unload")?;
+        footprint.wait_gone(&lab.host)?;
+        portway.text("unload")?;
+        footprint::ensure_none(&lab.host)?;
+    }
+    Ok(())
+}
+
+fn others_clsact() -> Result<()> {
+    let lab = Lab::new()?;
+    let tc = |args: &str| lab.host.command("tc").args(args.split_whitespace()).text();
+    tc(&format!("qdisc add dev {EXTERNAL} clsact"))?;
+    let before = tc("qdisc show")?;
+    let portway = Portway::new(&lab.host)?;
+    portway.load("--admission direct --tc-hook clsact")?;
+    portway.text("unload")?;
+    let after = tc("qdisc show")?;
+    ensure!(
+        before == after,
+        "the qdiscs are not as before:\n{after}\nbut were:\n{before}"
+    );
+    Ok(())
+}
