@@ -15,12 +15,36 @@ pub struct FlowKey<A> {
     pub client: A,
     /// The container's port.
     pub container_port: Be16,
-    /// The client's port.
+    /// The client's port as the container sees it: another than the client's own where two flows would
+    /// else have the same key.
     pub client_port: Be16,
     /// TCP or UDP.
     pub protocol: IpProtocol,
-    /// Zero: map keys are compared byte by byte.
-    pub padding: [u8; 3],
+    /// Zero, as the next: map keys are compared byte by byte. Two fields, because a compiler fills three
+    /// bytes by calling `memset`.
+    pub padding8: u8,
+    /// Zero.
+    pub padding16: u16,
+}
+
+/// A conversation as it looks from outside: the client's side and the host's.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(C)]
+pub struct OuterTuple<A> {
+    /// The client's address.
+    pub client: A,
+    /// The host's address.
+    pub host: A,
+    /// The client's port.
+    pub client_port: Be16,
+    /// The host's port.
+    pub host_port: Be16,
+    /// TCP or UDP.
+    pub protocol: IpProtocol,
+    /// Zero, as the next.
+    pub padding8: u8,
+    /// Zero.
+    pub padding16: u16,
 }
 
 /// How far a flow has come.
@@ -111,7 +135,9 @@ pub struct Flow<A> {
     /// A [`State`] as its number.
     pub state: u8,
     /// Zero.
-    pub padding: [u8; 3],
+    pub padding: u8,
+    /// The client's own port.
+    pub client_port: Be16,
     /// When routing was last asked, in seconds of the monotonic clock, as the two below.
     pub routed_at: u32,
     /// When the flow began.
@@ -163,6 +189,7 @@ impl<A> Flow<A> {
     }
 }
 
+const _: () = assert!(size_of::<OuterTuple<crate::headers::Be32>>() == 16);
 const _: () = assert!(size_of::<FlowKey<crate::headers::Be32>>() == 16);
 const _: () = assert!(size_of::<Flow<crate::headers::Be32>>() == 80);
 
@@ -187,7 +214,8 @@ mod tests {
             host_port: Be16::new(1),
             external_mtu: 1500,
             state: State::Opening as u8,
-            padding: [0; 3],
+            padding: 0,
+            client_port: Be16::new(1),
             routed_at: 0,
             created: 0,
             last_seen: 0,

@@ -5,8 +5,8 @@
 
 use crate::{
     family::Family,
-    flow::{Direction, Flow, FlowKey, State},
-    headers::{Be16, Mac},
+    flow::{Direction, Flow, FlowKey, OuterTuple, State},
+    headers::{Be16, Mac, Ports},
     packet::Packet,
     parse::{Parsed, parse},
     published::{Backend, BoundPort, PortSlot, Traffic},
@@ -18,6 +18,13 @@ use crate::{
 /// Seconds after which a flow's route is looked up again, without being told of a change.
 pub const ROUTE_LIFETIME: u32 = 5;
 
+/// Seconds for which a conversation that somebody else on this host has begun is theirs after their last
+/// packet: as long as conntrack keeps a UDP stream (`nf_conntrack_udp_timeout_stream`).
+pub const FOREIGN_LIFETIME: u32 = 120;
+
+/// How many ports are tried for a client whose own is taken.
+const REMAP_ATTEMPTS: u32 = 4;
+
 /// A packet from outside that goes to a container.
 #[derive(Clone, Copy, Debug)]
 pub struct Forward<F: Family> {
@@ -25,8 +32,8 @@ pub struct Forward<F: Family> {
     pub parsed: Parsed<F>,
     /// Its new destination address.
     pub address: F::Address,
-    /// Its new destination port.
-    pub port: Be16,
+    /// Its new ports.
+    pub ports: Ports,
     /// The container's MAC.
     pub mac: Mac,
     /// The MAC the container sees as sender.
@@ -68,25 +75,21 @@ pub fn forward<F: Family, P: Packet, T: Tables<F>>(
         ingress,
         now: tables.now(),
     };
-    let is_first = match packet.continue_flow(tables) {
-        Known::Accepted => false,
-        Known::Refused(reason) => return Err(reason),
-        Known::Not => {
-            packet.begin_flow(tables)?;
-            true
-        }
-    };
+    let joined = packet.join(tables)?;
     tables.with_traffic(slot.backend(), |traffic| {
         traffic.count_in(parsed.network.length)
     });
     Ok(Forward {
         parsed,
         address: packet.address,
-        port: slot.port(),
+        ports: Ports {
+            source: joined.client_port(),
+            destination: slot.port(),
+        },
         mac: backend.mac,
         source_mac: backend.source_mac,
         ifindex: backend.ifindex,
-        is_first,
+        is_first: joined.is_first(),
     })
 }
 
@@ -120,10 +123,42 @@ fn published<'a, F: Family, T: Tables<F>>(
 enum Known {
     /// It belongs to a live flow.
     Accepted,
-    /// It belongs to a live flow, or runs into one, and must not be accelerated.
+    /// It belongs to a live flow that must not be accelerated just now.
     Refused(Reason),
+    /// Its reply would look like that of another live flow.
+    Collides,
     /// There is no such flow, or it is over.
     Not,
+}
+
+/// The flow that a packet belongs to: the port the container sees the client under, and whether the packet
+/// is its first. One word without padding, because a function of an eBPF program cannot return more, and
+/// the verifier looks at every bit that it returns.
+#[derive(Clone, Copy)]
+struct Joined(u32);
+
+impl Joined {
+    const FIRST: u32 = 1 << 16;
+
+    #[inline(always)]
+    fn existing(client_port: Be16) -> Self {
+        Self(client_port.raw().into())
+    }
+
+    #[inline(always)]
+    fn first(client_port: Be16) -> Self {
+        Self(u32::from(client_port.raw()) | Self::FIRST)
+    }
+
+    #[inline(always)]
+    fn client_port(self) -> Be16 {
+        Be16::from_raw(self.0 as u16)
+    }
+
+    #[inline(always)]
+    fn is_first(self) -> bool {
+        self.0 & Self::FIRST != 0
+    }
 }
 
 /// A packet to a published port, with all that has been looked up for it.
@@ -139,37 +174,59 @@ struct Candidate<'a, F: Family> {
 
 impl<F: Family> Candidate<'_, F> {
     #[inline(always)]
-    fn key(&self) -> FlowKey<F::Address> {
+    fn key(&self, client_port: Be16) -> FlowKey<F::Address> {
         FlowKey {
             container: self.address,
             client: self.parsed.network.source,
             container_port: self.slot.port(),
-            client_port: self.parsed.ports.source,
+            client_port,
             protocol: self.parsed.network.protocol,
-            padding: [0; 3],
+            padding8: 0,
+            padding16: 0,
         }
     }
 
     #[inline(always)]
-    fn continue_flow<T: Tables<F>>(&self, tables: &T) -> Known {
+    fn outer_tuple(&self) -> OuterTuple<F::Address> {
+        OuterTuple {
+            client: self.parsed.network.source,
+            host: self.parsed.network.destination,
+            client_port: self.parsed.ports.source,
+            host_port: self.parsed.ports.destination,
+            protocol: self.parsed.network.protocol,
+            padding8: 0,
+            padding16: 0,
+        }
+    }
+
+    /// Whether a flow is over for this packet: its container has gone, it has been silent for too long, or
+    /// this is the beginning of another connection.
+    #[inline(always)]
+    fn is_over<T: Tables<F>>(&self, tables: &T, flow: &Flow<F::Address>) -> bool {
+        // Another publication may lead to the same port of the same container.
+        let backend = if flow.backend == self.slot.backend() {
+            Some(self.backend)
+        } else {
+            tables.backend(flow.backend)
+        };
+        backend.is_none_or(|backend| flow.generation != backend.generation)
+            || flow.is_expired(self.parsed.network.protocol, self.now)
+            || (self.parsed.flags.opens() && flow.is_over())
+    }
+
+    /// Looks for the packet's flow under a port of the client.
+    #[inline(always)]
+    fn continue_flow<T: Tables<F>>(&self, tables: &T, client_port: Be16) -> Known {
         tables
-            .with_flow(&self.key(), |flow| {
-                // Another publication may lead to the same port of the same container.
-                let backend = if flow.backend == self.slot.backend() {
-                    Some(self.backend)
-                } else {
-                    tables.backend(flow.backend)
-                };
-                let is_over = backend.is_none_or(|backend| flow.generation != backend.generation)
-                    || flow.is_expired(self.parsed.network.protocol, self.now)
-                    || (self.parsed.flags.opens() && flow.is_over());
-                if is_over {
+            .with_flow(&self.key(client_port), |flow| {
+                if self.is_over(tables, flow) {
                     return Known::Not;
                 }
                 if flow.host_address != self.parsed.network.destination
                     || flow.host_port != self.parsed.ports.destination
+                    || flow.client_port != self.parsed.ports.source
                 {
-                    return Known::Refused(Reason::ReplyCollision);
+                    return Known::Collides;
                 }
                 if is_route_stale(flow, &self.settings, self.now) {
                     if !tables.is_local(flow.host_address) {
@@ -189,8 +246,61 @@ impl<F: Family> Candidate<'_, F> {
             .unwrap_or(Known::Not)
     }
 
+    /// Finds the packet's flow, or begins it.
     #[inline(always)]
-    fn begin_flow<T: Tables<F>>(&self, tables: &T) -> Result<(), Reason> {
+    fn join<T: Tables<F>>(&self, tables: &T) -> Result<Joined, Reason> {
+        let mut client_port = self.parsed.ports.source;
+        let mut is_own_port_taken = false;
+        for is_remapped in [false, true] {
+            match self.continue_flow(tables, client_port) {
+                Known::Accepted => return Ok(Joined::existing(client_port)),
+                Known::Refused(reason) => return Err(reason),
+                Known::Not if !is_remapped => break,
+                Known::Not | Known::Collides => is_own_port_taken = true,
+            }
+            match tables.remapped(&self.outer_tuple()) {
+                Some(port) => client_port = port,
+                None => break,
+            }
+        }
+        self.begin(tables, is_own_port_taken)
+    }
+
+    /// Begins a flow. Where another one has the client's own port taken, the container sees the client
+    /// under another, as netfilter has it. A function of its own in the eBPF program, which leaves the
+    /// stack of the fast path small.
+    #[inline(never)]
+    fn begin<T: Tables<F>>(&self, tables: &T, is_own_port_taken: bool) -> Result<Joined, Reason> {
+        let route = self.admit(tables)?;
+        let mut client_port = self.parsed.ports.source;
+        if is_own_port_taken {
+            client_port = self.free_port(tables).ok_or(Reason::ReplyCollision)?;
+            tables
+                .remap(&self.outer_tuple(), client_port)
+                .map_err(|TableFull| Reason::TableFull)?;
+        }
+        self.insert_flow(tables, client_port, &route)
+    }
+
+    /// A port under which the container sees no other client.
+    #[inline(always)]
+    fn free_port<T: Tables<F>>(&self, tables: &T) -> Option<Be16> {
+        let start = tables.random();
+        for attempt in 0..REMAP_ATTEMPTS {
+            let port = alternative_port(self.parsed.ports.source, start.wrapping_add(attempt));
+            let is_free = tables
+                .with_flow(&self.key(port), |flow| self.is_over(tables, flow))
+                .unwrap_or(true);
+            if is_free {
+                return Some(port);
+            }
+        }
+        None
+    }
+
+    /// Whether this packet may begin a flow; if so, the way back to its client.
+    #[inline(always)]
+    fn admit<T: Tables<F>>(&self, tables: &T) -> Result<Route<F::Address>, Reason> {
         let network = &self.parsed.network;
         if !tables.is_local(network.destination) {
             return Err(Reason::NotLocal);
@@ -201,7 +311,21 @@ impl<F: Family> Candidate<'_, F> {
         if F::is_martian(network.source) {
             return Err(Reason::Martian);
         }
-        let route = self.route(tables)?;
+        let foreign = tables.foreign_since(&self.outer_tuple());
+        if foreign.is_some_and(|since| self.now.wrapping_sub(since) <= FOREIGN_LIFETIME) {
+            return Err(Reason::Foreign);
+        }
+        self.route(tables)
+    }
+
+    #[inline(always)]
+    fn insert_flow<T: Tables<F>>(
+        &self,
+        tables: &T,
+        client_port: Be16,
+        route: &Route<F::Address>,
+    ) -> Result<Joined, Reason> {
+        let network = &self.parsed.network;
         let mut traffic = Traffic::default();
         traffic.count_in(network.length);
         let flow = Flow {
@@ -214,7 +338,8 @@ impl<F: Family> Candidate<'_, F> {
             host_port: self.parsed.ports.destination,
             external_mtu: route.mtu,
             state: State::Opening as u8,
-            padding: [0; 3],
+            padding: 0,
+            client_port: self.parsed.ports.source,
             routed_at: self.now,
             created: self.now,
             last_seen: self.now,
@@ -222,8 +347,9 @@ impl<F: Family> Candidate<'_, F> {
             traffic,
         };
         tables
-            .insert_flow(&self.key(), &flow)
-            .map_err(|TableFull| Reason::TableFull)
+            .insert_flow(&self.key(client_port), &flow)
+            .map_err(|TableFull| Reason::TableFull)?;
+        Ok(Joined::first(client_port))
     }
 
     /// The way back to the client, which must leave by the interface the packet came in on: strict
@@ -242,6 +368,18 @@ impl<F: Family> Candidate<'_, F> {
             Err(Reason::ReversePath)
         }
     }
+}
+
+/// Another port for a client, chosen by any `number` from the range that netfilter would take it from
+/// (`nf_nat_l4proto_unique_tuple` in net/netfilter/nf_nat_core.c): what is privileged stays so.
+#[inline(always)]
+fn alternative_port(own: Be16, number: u32) -> Be16 {
+    let (first, count) = match own.get() {
+        0..512 => (1, 511),
+        512..1024 => (600, 424),
+        1024.. => (1024, 64512),
+    };
+    Be16::new((first + number % count) as u16)
 }
 
 /// Whether routing has to be asked again for a flow.

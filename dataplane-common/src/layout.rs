@@ -19,6 +19,12 @@ pub const MAX_HOOKS: u32 = 16_384;
 /// Flows of one family, unless the user says otherwise.
 pub const DEFAULT_MAX_FLOWS: u32 = 262_144;
 
+/// Flows of one family whose client the container sees under another port.
+pub const MAX_REMAPPED: u32 = 16_384;
+
+/// Conversations of others from published ports that are kept in mind, of one family.
+pub const MAX_FOREIGN: u32 = 65_536;
+
 /// The maps' names, in the object file and under the pin path.
 pub mod maps {
     /// [`Settings`](crate::settings::Settings), one entry.
@@ -37,6 +43,10 @@ pub mod maps {
     pub const TRAFFIC: &str = "TRAFFIC";
     /// [`Flow`](crate::flow::Flow) by [`FlowKey`](crate::flow::FlowKey), IPv4.
     pub const FLOWS_V4: &str = "FLOWS_V4";
+    /// Client port by [`OuterTuple`](crate::flow::OuterTuple), where the container sees another, IPv4.
+    pub const REMAPPED_V4: &str = "REMAPPED_V4";
+    /// Seconds of the monotonic clock by [`OuterTuple`](crate::flow::OuterTuple): what is not ours, IPv4.
+    pub const FOREIGN_V4: &str = "FOREIGN_V4";
     /// [`Row`](crate::registry::Row) by backend number: what the controller alone reads.
     pub const ROWS: &str = "ROWS";
     /// [`Hook`](crate::registry::Hook) by [`HookKey`](crate::registry::HookKey): what is attached where.
@@ -54,6 +64,8 @@ pub mod maps {
         BACKENDS,
         TRAFFIC,
         FLOWS_V4,
+        REMAPPED_V4,
+        FOREIGN_V4,
         ROWS,
         HOOKS,
         RECORD,
@@ -66,7 +78,9 @@ pub mod programs {
     pub const FORWARD: &str = "portway_forward";
     /// TC ingress of containers' host veths: container -> client.
     pub const REPLY: &str = "portway_reply";
+    /// TC egress of external interfaces: takes note of what is not ours.
+    pub const EGRESS: &str = "portway_egress";
 
     /// All of them.
-    pub const ALL: &[&str] = &[FORWARD, REPLY];
+    pub const ALL: &[&str] = &[FORWARD, REPLY, EGRESS];
 }

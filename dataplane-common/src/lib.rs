@@ -10,6 +10,7 @@
 //! | [`parse`] | bytes -> [`parse::Parsed`], or the [`reason`] they are left alone |
 //! | [`forward`] | the decision for a packet from outside: client -> container |
 //! | [`reply`] | the decision for a packet from a container: container -> client |
+//! | [`foreign`] | taking note of what leaves and is not ours |
 //! | [`rewrite`] | the writes, once everything is decided |
 //! | [`tables`] | the trait by which the core reaches maps, clock and routing |
 //!
@@ -31,6 +32,7 @@
 pub mod checksum;
 pub mod family;
 pub mod flow;
+pub mod foreign;
 pub mod forward;
 pub mod headers;
 pub mod layout;

@@ -3,8 +3,8 @@
 use aya::Pod;
 
 use crate::{
-    flow::{Flow, FlowKey},
-    headers::Be32,
+    flow::{Flow, FlowKey, OuterTuple},
+    headers::{Be16, Be32},
     published::{Backend, BoundPort, PortSlot, Traffic},
     registry::{Hook, HookKey, Record, Row},
     settings::Settings,
@@ -22,12 +22,14 @@ macro_rules! pod {
 
 pod!(
     Backend,
+    Be16,
     Be32,
     BoundPort<Be32>,
     Flow<Be32>,
     FlowKey<Be32>,
     Hook,
     HookKey,
+    OuterTuple<Be32>,
     PortSlot,
     Record,
     Row,

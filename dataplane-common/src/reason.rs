@@ -65,7 +65,9 @@ counters! {
     Admission = "admission",
     /// Left alone: in mid-connection, and no flow is known.
     NoFlow = "no_flow",
-    /// Left alone: its reply could not be told from another flow's.
+    /// Left alone: an answer to somebody else's flow, not a packet to the published port.
+    Foreign = "foreign",
+    /// Left alone: its reply could not be told from another flow's, and no port was free to tell them.
     ReplyCollision = "reply_collision",
     /// Left alone: time to live is used up, the kernel answers.
     Ttl = "ttl",

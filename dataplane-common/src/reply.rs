@@ -4,7 +4,7 @@ use crate::{
     family::Family,
     flow::{Direction, FlowKey},
     forward::{is_route_stale, set_route},
-    headers::Be16,
+    headers::Ports,
     packet::Packet,
     parse::{Parsed, parse},
     reason::Reason,
@@ -19,8 +19,8 @@ pub struct Reply<F: Family> {
     pub parsed: Parsed<F>,
     /// Its new source address.
     pub address: F::Address,
-    /// Its new source port.
-    pub port: Be16,
+    /// Its new ports.
+    pub ports: Ports,
     /// The external interface it leaves by.
     pub ifindex: u32,
     /// The neighbour there that gets it.
@@ -42,7 +42,8 @@ pub fn reply<F: Family, P: Packet, T: Tables<F>>(
         container_port: parsed.ports.source,
         client_port: parsed.ports.destination,
         protocol: network.protocol,
-        padding: [0; 3],
+        padding8: 0,
+        padding16: 0,
     };
     let (reply, backend) = tables
         .with_flow(&key, |flow| {
@@ -76,7 +77,10 @@ pub fn reply<F: Family, P: Packet, T: Tables<F>>(
             let reply = Reply {
                 parsed,
                 address: flow.host_address,
-                port: flow.host_port,
+                ports: Ports {
+                    source: flow.host_port,
+                    destination: flow.client_port,
+                },
                 ifindex: flow.external_ifindex,
                 next_hop: flow.next_hop,
             };

@@ -6,7 +6,7 @@ use crate::{
     checksum::ChecksumDelta,
     family::{End, Family},
     forward::Forward,
-    headers::{Be16, Ethernet, Mac, Ports},
+    headers::{Ethernet, Mac, Ports},
     packet::{L4Change, Packet, WriteFault},
     parse::{L3, Parsed},
     reply::Reply,
@@ -23,7 +23,7 @@ pub fn to_container<F: Family, P: Packet>(
         &forward.parsed,
         End::Destination,
         forward.address,
-        forward.port,
+        forward.ports,
     )?;
     packet.store::<[Mac; 2]>(
         offset_of!(Ethernet, destination),
@@ -31,8 +31,8 @@ pub fn to_container<F: Family, P: Packet>(
     )
 }
 
-/// Gives a container's reply the address and port its client talks to. MACs are left to whoever sends
-/// it on, who knows the neighbour.
+/// Gives a container's reply the address and ports its client talks to and from. MACs are left to whoever
+/// sends it on, who knows the neighbour.
 #[inline(always)]
 pub fn to_client<F: Family, P: Packet>(packet: &mut P, reply: &Reply<F>) -> Result<(), WriteFault> {
     translate(
@@ -40,7 +40,7 @@ pub fn to_client<F: Family, P: Packet>(packet: &mut P, reply: &Reply<F>) -> Resu
         &reply.parsed,
         End::Source,
         reply.address,
-        reply.port,
+        reply.ports,
     )
 }
 
@@ -50,28 +50,22 @@ fn translate<F: Family, P: Packet>(
     parsed: &Parsed<F>,
     end: End,
     address: F::Address,
-    port: Be16,
+    ports: Ports,
 ) -> Result<(), WriteFault> {
-    let (old_address, old_port, port_offset) = match end {
-        End::Source => (
-            parsed.network.source,
-            parsed.ports.source,
-            offset_of!(Ports, source),
-        ),
-        End::Destination => (
-            parsed.network.destination,
-            parsed.ports.destination,
-            offset_of!(Ports, destination),
-        ),
+    let old_address = match end {
+        End::Source => parsed.network.source,
+        End::Destination => parsed.network.destination,
     };
     packet.update_l4_checksum(
         parsed.checksum_offset(),
         parsed.network.protocol,
         L4Change {
             pseudo_header: F::replace(old_address, address),
-            header: ChecksumDelta::NONE.replace16(old_port, port),
+            header: ChecksumDelta::NONE
+                .replace16(parsed.ports.source, ports.source)
+                .replace16(parsed.ports.destination, ports.destination),
         },
     )?;
-    packet.store(Parsed::<F>::L4 + port_offset, port)?;
+    packet.store(Parsed::<F>::L4, ports)?;
     F::rewrite(packet, L3, end, address)
 }

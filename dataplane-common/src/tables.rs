@@ -2,7 +2,7 @@
 
 use crate::{
     family::Family,
-    flow::{Flow, FlowKey},
+    flow::{Flow, FlowKey, OuterTuple},
     headers::{Be16, IpProtocol},
     published::{Backend, BoundPort, PortSlot, Traffic},
     reason::Reason,
@@ -57,6 +57,21 @@ pub trait Tables<F: Family> {
         key: &FlowKey<F::Address>,
         flow: &Flow<F::Address>,
     ) -> Result<(), TableFull>;
+
+    /// The port that the container sees a client under, where it is not the client's own.
+    fn remapped(&self, tuple: &OuterTuple<F::Address>) -> Option<Be16>;
+
+    /// Notes such a port.
+    fn remap(&self, tuple: &OuterTuple<F::Address>, port: Be16) -> Result<(), TableFull>;
+
+    /// When somebody else on this host last sent a packet in this conversation, if ever.
+    fn foreign_since(&self, tuple: &OuterTuple<F::Address>) -> Option<u32>;
+
+    /// Notes that somebody else on this host has sent a packet in this conversation.
+    fn note_foreign(&self, tuple: &OuterTuple<F::Address>, now: u32);
+
+    /// Any number.
+    fn random(&self) -> u32;
 
     /// Calls `with` on the traffic counters of a backend.
     fn with_traffic(&self, backend: u32, with: impl FnOnce(&mut Traffic));

@@ -3,12 +3,12 @@
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibLookup},
-    helpers::{bpf_check_mtu, bpf_fib_lookup, bpf_ktime_get_coarse_ns},
+    helpers::{bpf_check_mtu, bpf_fib_lookup, bpf_get_prandom_u32, bpf_ktime_get_coarse_ns},
     programs::TcContext,
 };
 use dataplane_common::{
     family::V4,
-    flow::{Flow, FlowKey},
+    flow::{Flow, FlowKey, OuterTuple},
     headers::{Be16, Be32, IpProtocol},
     published::{Backend, BoundPort, PortSlot, Traffic, port_slot},
     reason::{Counter, Reason},
@@ -111,6 +111,37 @@ impl Tables<V4> for Kernel {
     #[inline(always)]
     fn insert_flow(&self, key: &FlowKey<Be32>, flow: &Flow<Be32>) -> Result<(), TableFull> {
         maps::FLOWS_V4.insert(key, flow, 0).map_err(|_| TableFull)
+    }
+
+    #[inline(always)]
+    fn remapped(&self, tuple: &OuterTuple<Be32>) -> Option<Be16> {
+        // SAFETY: the port is copied out at once, and is whole whenever it is read.
+        unsafe { maps::REMAPPED_V4.get(tuple) }.copied()
+    }
+
+    #[inline(always)]
+    fn remap(&self, tuple: &OuterTuple<Be32>, port: Be16) -> Result<(), TableFull> {
+        maps::REMAPPED_V4
+            .insert(tuple, port, 0)
+            .map_err(|_| TableFull)
+    }
+
+    #[inline(always)]
+    fn foreign_since(&self, tuple: &OuterTuple<Be32>) -> Option<u32> {
+        // SAFETY: as for `remapped`.
+        unsafe { maps::FOREIGN_V4.get(tuple) }.copied()
+    }
+
+    #[inline(always)]
+    fn note_foreign(&self, tuple: &OuterTuple<Be32>, now: u32) {
+        // An LRU map takes it, unless memory is short; then the note is missed, as conntrack's would be.
+        let _ = maps::FOREIGN_V4.insert(tuple, now, 0);
+    }
+
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        // SAFETY: the helper has no preconditions.
+        unsafe { bpf_get_prandom_u32() }
     }
 
     #[inline(always)]

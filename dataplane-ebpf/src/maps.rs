@@ -5,9 +5,12 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray},
 };
 use dataplane_common::{
-    flow::{Flow, FlowKey},
-    headers::Be32,
-    layout::{DEFAULT_MAX_FLOWS, MAX_BACKENDS, MAX_BOUND_PORTS, MAX_HOOKS, MAX_LOCAL_ADDRESSES},
+    flow::{Flow, FlowKey, OuterTuple},
+    headers::{Be16, Be32},
+    layout::{
+        DEFAULT_MAX_FLOWS, MAX_BACKENDS, MAX_BOUND_PORTS, MAX_FOREIGN, MAX_HOOKS,
+        MAX_LOCAL_ADDRESSES, MAX_REMAPPED,
+    },
     published::{Backend, BoundPort, PORT_SLOTS, PortSlot, Traffic},
     reason::Counter,
     registry::{Hook, HookKey, Record, Row},
@@ -43,6 +46,14 @@ pub static TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries(MAX_BAC
 #[map]
 pub static FLOWS_V4: LruHashMap<FlowKey<Be32>, Flow<Be32>> =
     LruHashMap::with_max_entries(DEFAULT_MAX_FLOWS, 0);
+
+#[map]
+pub static REMAPPED_V4: LruHashMap<OuterTuple<Be32>, Be16> =
+    LruHashMap::with_max_entries(MAX_REMAPPED, 0);
+
+#[map]
+pub static FOREIGN_V4: LruHashMap<OuterTuple<Be32>, u32> =
+    LruHashMap::with_max_entries(MAX_FOREIGN, 0);
 
 #[map]
 pub static ROWS: HashMap<u32, Row> = HashMap::with_max_entries(MAX_BACKENDS, NO_PREALLOC);

@@ -10,6 +10,7 @@ use aya_ebpf::{
 use aya_log_ebpf::info;
 use dataplane_common::{
     family::V4,
+    foreign::observe_outgoing,
     forward::{Forward, forward},
     headers::EtherType,
     packet::WriteFault,
@@ -69,6 +70,7 @@ pub fn portway_reply(context: TcContext) -> i32 {
         return drop();
     }
     count(Counter::Replied);
+    skb.set_ours();
     // SAFETY: integers; the unused rest of the union is zero.
     let mut neighbour: Neighbour = unsafe { core::mem::zeroed() };
     neighbour.nh_family = AF_INET.into();
@@ -82,6 +84,17 @@ pub fn portway_reply(context: TcContext) -> i32 {
             0,
         ) as i32
     }
+}
+
+/// TC egress of an external interface: takes note of conversations that are not ours.
+#[classifier]
+pub fn portway_egress(context: TcContext) -> i32 {
+    let kernel = Kernel::new(&context);
+    let skb = Skb::new(context);
+    if skb.ether_type() == EtherType::IPV4 && !skb.is_ours() {
+        observe_outgoing::<V4, _, _>(&skb, &kernel);
+    }
+    NEXT
 }
 
 /// Tells of a new flow, where the program was loaded to do so; else the verifier removes it all, since
@@ -98,7 +111,7 @@ fn trace(skb: &Skb, forward: &Forward<V4>) {
         network.destination.get(),
         ports.destination.get(),
         forward.address.get(),
-        forward.port.get()
+        forward.ports.destination.get()
     );
 }
 

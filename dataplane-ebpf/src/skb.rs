@@ -23,6 +23,10 @@ const HEADERS: u32 = L3 as u32 + 20 + 20;
 /// `PACKET_HOST` in include/uapi/linux/if_packet.h.
 const PACKET_HOST: u32 = 0;
 
+/// Our mark in `skb->tc_index`, which travels with a packet from hook to hook. Nothing else reads or writes
+/// the field but GRED queues and, before Linux 6.3, dsmark and tcindex: "pw" in ASCII.
+const OURS: u32 = 0x7077;
+
 /// An skb at a TC hook, seen from its Ethernet header.
 pub struct Skb {
     context: TcContext,
@@ -54,6 +58,20 @@ impl Skb {
     pub fn ingress(&self) -> u32 {
         // SAFETY: see `field`.
         unsafe { (*self.raw()).ifindex }
+    }
+
+    /// Tells [`Self::is_ours`] at a later hook that this packet has been translated.
+    #[inline(always)]
+    pub fn set_ours(&mut self) {
+        // SAFETY: see `raw`; this field may be written.
+        unsafe { (*self.raw().cast_mut()).tc_index = OURS };
+    }
+
+    /// Whether the packet has been translated on its way here.
+    #[inline(always)]
+    pub fn is_ours(&self) -> bool {
+        // SAFETY: see `raw`.
+        unsafe { (*self.raw()).tc_index == OURS }
     }
 
     /// What the frame carries, any VLAN tag aside.

@@ -6,7 +6,7 @@ use anyhow::{Context as _, anyhow, bail};
 use aya::{
     EbpfLoader, Pod,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
-    programs::SchedClassifier,
+    programs::{ProgramError, SchedClassifier},
 };
 use dataplane_common::{
     flow::{Flow, FlowKey},
@@ -103,9 +103,7 @@ impl Dataplane {
                 .program_mut(name)
                 .ok_or_else(|| anyhow!("the eBPF object lacks the program {name}"))?
                 .try_into()?;
-            program
-                .load()
-                .with_context(|| format!("the kernel refuses the eBPF program {name}"))?;
+            program.load().map_err(|error| refusal(name, error))?;
             program
                 .pin(instance.program(name))
                 .with_context(|| format!("cannot pin the eBPF program {name}"))?;
@@ -157,6 +155,25 @@ impl Dataplane {
             sum.bytes_out += cpu.bytes_out;
         }
         Ok(sum)
+    }
+}
+
+/// A program's refusal in one line; the verifier's whole log goes to the debug log.
+fn refusal(name: &str, error: ProgramError) -> anyhow::Error {
+    let ProgramError::LoadError {
+        io_error,
+        verifier_log,
+    } = error
+    else {
+        return anyhow!(error).context(format!("the kernel refuses the eBPF program {name}"));
+    };
+    let log = verifier_log.to_string();
+    tracing::debug!("{log}");
+    match log.lines().rev().find(|line| !line.trim().is_empty()) {
+        Some(last) => anyhow!(
+            "the kernel refuses the eBPF program {name}: {io_error}: {last}; PORTWAY_LOG=debug shows why"
+        ),
+        None => anyhow!("the kernel refuses the eBPF program {name}: {io_error}"),
     }
 }
 

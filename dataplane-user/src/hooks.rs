@@ -31,24 +31,36 @@ pub enum Role {
     External = 1,
     /// The host's end of a container's veth pair.
     Container = 2,
+    /// Where packets to clients leave: the other side of [`Role::External`].
+    Egress = 3,
 }
 
 impl Role {
+    /// All of them, in the order in which they are to be detached: nothing may come in any more when the
+    /// programs that translate replies go.
+    pub const ALL: [Self; 3] = [Self::External, Self::Egress, Self::Container];
+
     fn from_number(number: u32) -> Option<Self> {
-        [Self::External, Self::Container]
-            .into_iter()
-            .find(|role| *role as u32 == number)
+        Self::ALL.into_iter().find(|role| *role as u32 == number)
+    }
+
+    fn direction(self) -> TcAttachType {
+        match self {
+            Self::External | Self::Container => TcAttachType::Ingress,
+            Self::Egress => TcAttachType::Egress,
+        }
     }
 
     fn program(self) -> &'static str {
         match self {
             Self::External => programs::FORWARD,
             Self::Container => programs::REPLY,
+            Self::Egress => programs::EGRESS,
         }
     }
 }
 
-/// A way of attaching a program to an interface's ingress.
+/// A way of attaching a program to an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Kind {
@@ -219,7 +231,7 @@ fn attach_tcx(instance: &Instance, ifindex: u32, name: &str, role: Role) -> anyh
     let mut program = SchedClassifier::from_pin(instance.program(role.program()))?;
     let id = program.attach_with_options(
         name,
-        TcAttachType::Ingress,
+        role.direction(),
         TcAttachOptions::TcxOrder(LinkOrder::default()),
     )?;
     let link: FdLink = program.take_link(id)?.try_into()?;
@@ -246,7 +258,7 @@ async fn attach_clsact(
     }
     let id = program.attach_with_options(
         name,
-        TcAttachType::Ingress,
+        role.direction(),
         TcAttachOptions::Netlink(NlOptions::default()),
     )?;
     let link = program.take_link(id)?;
@@ -264,7 +276,7 @@ async fn attach_clsact(
 fn detach_clsact(name: &str, attached: &Attached) -> anyhow::Result<()> {
     let link = SchedClassifierLink::attached(
         name,
-        TcAttachType::Ingress,
+        attached.role.direction(),
         attached.note.priority,
         TcHandle::from(attached.note.handle),
         None,
@@ -286,7 +298,7 @@ fn is_alive(instance: &Instance, attached: &Attached, name: &str) -> anyhow::Res
     }
     let program = SchedClassifier::from_pin(instance.program(attached.role.program()))?;
     let id = program.info()?.id();
-    let (_, programs) = SchedClassifier::query_tcx(name, TcAttachType::Ingress)?;
+    let (_, programs) = SchedClassifier::query_tcx(name, attached.role.direction())?;
     Ok(programs.iter().any(|program| program.id() == id))
 }
 

@@ -138,6 +138,8 @@ impl Reconciler {
             })
             .collect();
         for ifindex in &external {
+            // The notes of what is others' come before the first packet that they matter to.
+            self.attach(*ifindex, Role::Egress).await?;
             self.attach(*ifindex, Role::External).await?;
         }
 
@@ -160,7 +162,11 @@ impl Reconciler {
         };
         self.bring_about(&rows, wanted, &mut outcome.events)?;
 
-        for (role, keep) in [(Role::External, &external), (Role::Container, &containers)] {
+        for role in Role::ALL {
+            let keep = match role {
+                Role::External | Role::Egress => &external,
+                Role::Container => &containers,
+            };
             hooks::detach_others(
                 &self.instance,
                 &mut self.dataplane,

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use portway_tests::{
     container::Container,
-    conversation::{self, ANSWER_LIMIT, echo_over},
+    conversation::{self, ANSWER_LIMIT, Datagrams, echo_over},
     harness::{self, Test},
     lab::{CLIENTS, HOST, Lab},
     portway::{Portway, Used},
@@ -21,6 +21,11 @@ fn main() -> ExitCode {
             "an_outbound_flow_from_a_published_port_is_masqueraded",
             outbound,
         ),
+        Test::of_portway(
+            "an_answer_to_an_outbound_flow_is_not_taken_over",
+            answer_to_outbound,
+        ),
+        Test::of_portway("an_answer_of_ours_is_not_taken_for_foreign", own_answers),
         Test::of_portway("a_connection_older_than_portway_goes_on", older),
         Test::of_portway("other_bridges_and_the_host_itself_are_passed", inside),
     ])
@@ -41,6 +46,53 @@ fn outbound() -> Result<()> {
         "the server outside saw {seen}, not what netfilter's masquerading makes of it"
     );
     ensure!(used == Used::NOTHING, "{used:?}");
+    Ok(())
+}
+
+/// The answer to a masqueraded flow comes to a host port that is published for another container.
+fn answer_to_outbound() -> Result<()> {
+    let lab = Lab::new()?;
+    let asker = Container::new(&lab.host, 1)?;
+    let dns = Container::new(&lab.host, 2)?.serve(&["udp/8053"])?;
+    asker.publish_with_iptables(&lab.host, "udp", 9999, 9999)?;
+    let portway = Portway::new(&lab.host)?;
+    portway.load("--admission direct")?;
+    portway.publish(&format!("5300:{}:8053/udp", dns.address))?;
+    let server = outside_server(&lab)?;
+    ask(&asker, 5299, &server).context("from a port that is not published")?;
+    let seen = ask(&asker, 5300, &server).context("from a port that is published")?;
+    ensure!(
+        seen == SocketAddr::from((HOST, 5300)),
+        "masqueraded as {seen}: this checks nothing"
+    );
+    let astray = dns.clients("udp");
+    ensure!(
+        astray.is_empty(),
+        "the answer went to the port's container: {astray:?}"
+    );
+    Ok(())
+}
+
+/// The answers that portway sends leave by the same hook that takes note of what is not its own. When the
+/// container has been published anew, its client is as welcome as ever.
+fn own_answers() -> Result<()> {
+    let lab = Lab::new()?;
+    let dns = Container::new(&lab.host, 1)?.serve(&["udp/8080"])?;
+    let portway = Portway::new(&lab.host)?;
+    portway.load("--admission direct")?;
+    let mut client = lab.client.run(|| {
+        let source = conversation::from_address(CLIENTS[0]);
+        Datagrams::new(source, SocketAddr::from((HOST, 9000)))
+    })?;
+    for round in 0..2 {
+        portway.publish(&format!("9000:{}:8080/udp", dns.address))?;
+        let (answer, used) = portway.measure(|| Ok(client.echo(32)))?;
+        ensure!(
+            answer.is_ok() && used.both_ways(),
+            "round {round}: {answer:?}, {used:?}"
+        );
+        portway.text("unpublish 9000/udp")?;
+    }
     Ok(())
 }
 

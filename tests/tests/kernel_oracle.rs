@@ -19,7 +19,13 @@ use portway_tests::{
 };
 
 fn main() -> ExitCode {
-    harness::run([Test::of_portway("conversations_of_many_kinds", many_kinds)])
+    harness::run([
+        Test::of_portway("conversations_of_many_kinds", many_kinds),
+        Test::of_portway(
+            "one_client_port_to_two_host_ports_of_one_container",
+            colliding_replies,
+        ),
+    ])
 }
 
 /// Lengths of UDP payloads: tiny, odd, as long as a frame takes, and fragmented.
@@ -132,4 +138,58 @@ fn udp(client: Ipv4Addr, target: SocketAddr, length: usize) -> Result<String> {
 fn clients(container: &Container, protocol: &str) -> BTreeSet<IpAddr> {
     let clients = container.clients(protocol);
     clients.into_iter().map(|client| client.ip()).collect()
+}
+
+/// The replies of both flows look the same as they leave the container, unless one is given another
+/// source port, as netfilter does.
+fn colliding_replies() -> Result<()> {
+    let lab = Lab::new()?;
+    let dns = Container::new(&lab.host, 1)?.serve(&["udp/8080", "tcp/8081"])?;
+    let portway = Portway::new(&lab.host)?;
+    for (protocol, port) in [("udp", 8080), ("tcp", 8081)] {
+        for host_port in [9000, 9001] {
+            dns.publish_with_iptables(&lab.host, protocol, host_port, port)?;
+        }
+    }
+    let without = both(&lab, SocketAddr::from((CLIENTS[0], 5555)))?;
+    portway.load("--admission direct")?;
+    for host_port in [9000, 9001] {
+        portway.publish(&format!("{host_port}:{}:8080/udp", dns.address))?;
+        portway.publish(&format!("{host_port}:{}:8081", dns.address))?;
+    }
+    // Another port than before: netfilter remembers the first.
+    let with = both(&lab, SocketAddr::from((CLIENTS[0], 5556)))?;
+    ensure!(
+        without == with,
+        "without portway {without:?}, with {with:?}"
+    );
+    Ok(())
+}
+
+/// Talks to both ports in turns, over UDP and TCP.
+fn both(lab: &Lab, source: SocketAddr) -> Result<Vec<String>> {
+    let targets = [9000, 9001].map(|port| SocketAddr::from((HOST, port)));
+    lab.client.run(|| {
+        // A connected socket hears its own target only.
+        let mut sockets = Vec::new();
+        let mut connections = Vec::new();
+        for target in targets {
+            sockets.push(Datagrams::sharing(source, target)?);
+            connections.push(conversation::connect(Some(source), target));
+        }
+        let mut outcomes = Vec::new();
+        for turn in 0..3 {
+            for socket in &mut sockets {
+                outcomes.push(format!("udp {turn}: {:?}", socket.echo(32)));
+            }
+            for connection in &mut connections {
+                let echo = match connection {
+                    Ok(connection) => conversation::echo_over(connection, "hello").is_ok(),
+                    Err(_) => false,
+                };
+                outcomes.push(format!("tcp {turn}: {echo}"));
+            }
+        }
+        Ok(outcomes)
+    })
 }

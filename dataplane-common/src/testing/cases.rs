@@ -7,7 +7,8 @@ use super::{
 use crate::{
     family::V4,
     flow::State,
-    forward::{ROUTE_LIFETIME, forward},
+    foreign::observe_outgoing,
+    forward::{FOREIGN_LIFETIME, ROUTE_LIFETIME, forward},
     headers::{Be16, Be32, IpProtocol, Ipv4, TcpFlags},
     packet::Packet as _,
     parse::{L3, Parsed},
@@ -429,7 +430,7 @@ fn replies_count_only_from_their_container_and_in_their_flow() {
 }
 
 #[test]
-fn two_flows_with_the_same_reply_do_not_share_an_entry() {
+fn two_flows_with_the_same_reply_are_told_apart_by_another_port() {
     let mut world = World::new();
     // Another publication of the same container's port.
     let backend = Backend {
@@ -438,29 +439,124 @@ fn two_flows_with_the_same_reply_do_not_share_an_entry() {
     };
     world.backends.insert(2, backend);
     world.publish(IpProtocol::UDP, 9001, 2, 8080);
-    assert!(send_in(&world, &from_client().build()).is_ok());
-    for destination in [(HOST, 9001), (SECOND_HOST, 9000)] {
+
+    let targets = [(HOST, 9000), (HOST, 9001), (SECOND_HOST, 9000)];
+    let mut seen = Vec::new();
+    for round in 0..2 {
+        for (index, destination) in targets.into_iter().enumerate() {
+            let sent = Spec {
+                destination,
+                ..from_client()
+            };
+            let received = send_in(&world, &sent.build()).expect("translated");
+            let port: Be16 = received.load(Parsed::<V4>::L4).expect("a port");
+            if round == 0 {
+                seen.push(port.get());
+            }
+            assert_eq!(port.get(), seen[index], "the same in every round");
+            let expected = Spec {
+                source: (CLIENT, port.get()),
+                destination: (CONTAINER, 8080),
+                ttl: 63,
+                ..sent
+            };
+            assert_eq!(received.bytes[12..], expected.build().bytes[12..]);
+
+            let answer = Spec {
+                destination: (CLIENT, port.get()),
+                ..from_container()
+            };
+            let expected = Spec {
+                source: destination,
+                ttl: 63,
+                ..from_container()
+            };
+            assert_eq!(send_out(&world, &answer.build()), Ok(expected.build()));
+        }
+    }
+    assert_eq!(seen[0], 5000, "the first keeps its own");
+    assert_eq!(
+        seen[1..],
+        [1024, 1025],
+        "the others get one of netfilter's range"
+    );
+    assert_eq!(world.flows.borrow().len(), 3);
+
+    // A client that really has the port which another was given is told apart, too.
+    let sent = Spec {
+        source: (CLIENT, 1024),
+        ..from_client()
+    };
+    let received = send_in(&world, &sent.build()).expect("translated");
+    assert_ne!(received.load(Parsed::<V4>::L4), Some(Be16::new(1024)));
+}
+
+#[test]
+fn a_flow_that_finds_no_port_of_its_own_is_left_alone() {
+    let mut world = World::new();
+    world.publish(IpProtocol::UDP, 9001, 1, 8080);
+    for port in [5000, 1024, 1025, 1026, 1027] {
         let spec = Spec {
-            destination,
+            source: (CLIENT, port),
             ..from_client()
         };
-        assert_eq!(send_in(&world, &spec.build()), Err(Reason::ReplyCollision));
+        assert!(send_in(&world, &spec.build()).is_ok());
     }
-    assert_eq!(world.only_flow().host_address, HOST);
-    // Once the first has timed out, the tuple is free.
+    let spec = Spec {
+        destination: (HOST, 9001),
+        ..from_client()
+    };
+    assert_eq!(send_in(&world, &spec.build()), Err(Reason::ReplyCollision));
+    // Once the others have timed out, the tuple is free.
     world.wait(State::Opening.timeout(IpProtocol::UDP) + 1);
-    assert!(
-        send_in(
-            &world,
-            &Spec {
-                destination: (HOST, 9001),
-                ..from_client()
-            }
-            .build()
-        )
-        .is_ok()
+    let received = send_in(&world, &spec.build()).expect("translated");
+    assert_eq!(received.load(Parsed::<V4>::L4), Some(Be16::new(5000)));
+}
+
+#[test]
+fn the_answer_to_somebody_elses_question_is_left_to_them() {
+    let world = World::new();
+    let question = Spec {
+        source: (HOST, 9000),
+        destination: (CLIENT, 5000),
+        ..from_client()
+    };
+    observe_outgoing::<V4, _, _>(&question.build(), &world);
+    expect_left_alone(&world, &from_client().build(), Reason::Foreign);
+    // Another client, and a port that is not published, are no concern of it.
+    let other = Spec {
+        source: (CLIENT, 5001),
+        ..from_client()
+    };
+    assert!(send_in(&world, &other.build()).is_ok());
+    observe_outgoing::<V4, _, _>(
+        &Spec {
+            source: (HOST, 9001),
+            ..question
+        }
+        .build(),
+        &world,
     );
-    assert_eq!(world.only_flow().host_port, Be16::new(9001));
+    assert_eq!(world.foreign.borrow().len(), 1);
+    // It is theirs for as long as conntrack would keep it.
+    world.wait(FOREIGN_LIFETIME);
+    let answer = from_client().build();
+    assert_eq!(send_in(&world, &answer), Err(Reason::Foreign));
+    world.wait(1);
+    assert!(send_in(&world, &answer).is_ok());
+}
+
+#[test]
+fn a_flow_that_is_ours_stays_ours() {
+    let world = World::new();
+    assert!(send_in(&world, &from_client().build()).is_ok());
+    let stray = Spec {
+        source: (HOST, 9000),
+        destination: (CLIENT, 5000),
+        ..from_client()
+    };
+    observe_outgoing::<V4, _, _>(&stray.build(), &world);
+    assert!(send_in(&world, &from_client().build()).is_ok());
 }
 
 #[test]

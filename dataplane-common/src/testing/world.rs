@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     family::V4,
-    flow::{Flow, FlowKey},
+    flow::{Flow, FlowKey, OuterTuple},
     headers::{Be16, Be32, IpProtocol},
     published::{Backend, BoundPort, PortSlot, Traffic, port_slot},
     reason::Reason,
@@ -38,6 +38,10 @@ pub struct World {
     pub local: HashSet<Be32>,
     pub backends: HashMap<u32, Backend>,
     pub flows: RefCell<HashMap<FlowKey<Be32>, Flow<Be32>>>,
+    pub remapped: RefCell<HashMap<OuterTuple<Be32>, Be16>>,
+    pub foreign: RefCell<HashMap<OuterTuple<Be32>, u32>>,
+    /// The next number that `random` gives.
+    pub random: Cell<u32>,
     pub traffic: RefCell<HashMap<u32, Traffic>>,
     /// Where clients are; anyone not here is behind the gateway of the external interface.
     pub routes: HashMap<Be32, Result<Route<Be32>, Reason>>,
@@ -69,6 +73,9 @@ impl World {
             local: [HOST, SECOND_HOST].into(),
             backends: [(1, backend)].into(),
             flows: RefCell::default(),
+            remapped: RefCell::default(),
+            foreign: RefCell::default(),
+            random: Cell::new(0),
             traffic: RefCell::default(),
             routes: HashMap::new(),
             routed: Cell::new(0),
@@ -143,6 +150,27 @@ impl Tables<V4> for World {
         }
         self.flows.borrow_mut().insert(*key, *flow);
         Ok(())
+    }
+
+    fn remapped(&self, tuple: &OuterTuple<Be32>) -> Option<Be16> {
+        self.remapped.borrow().get(tuple).copied()
+    }
+
+    fn remap(&self, tuple: &OuterTuple<Be32>, port: Be16) -> Result<(), TableFull> {
+        self.remapped.borrow_mut().insert(*tuple, port);
+        Ok(())
+    }
+
+    fn foreign_since(&self, tuple: &OuterTuple<Be32>) -> Option<u32> {
+        self.foreign.borrow().get(tuple).copied()
+    }
+
+    fn note_foreign(&self, tuple: &OuterTuple<Be32>, now: u32) {
+        self.foreign.borrow_mut().insert(*tuple, now);
+    }
+
+    fn random(&self) -> u32 {
+        self.random.replace(self.random.get() + 1)
     }
 
     fn with_traffic(&self, backend: u32, with: impl FnOnce(&mut Traffic)) {

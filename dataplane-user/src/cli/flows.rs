@@ -96,7 +96,7 @@ pub fn monotonic_seconds() -> anyhow::Result<u32> {
 fn line(key: &FlowKey<Be32>, flow: &Flow<Be32>, now: u32) -> Option<FlowLine> {
     Some(FlowLine {
         protocol: rows::protocol(key.protocol)?,
-        client: SocketAddrV4::new(ipv4(key.client), key.client_port.get()),
+        client: SocketAddrV4::new(ipv4(key.client), flow.client_port.get()),
         host: SocketAddrV4::new(ipv4(flow.host_address), flow.host_port.get()),
         container: SocketAddrV4::new(ipv4(key.container), key.container_port.get()),
         state: flow.state().word(),

@@ -26,8 +26,7 @@ pub async fn tear_down(instance: &Instance, lock: &Lock) -> anyhow::Result<()> {
     let mut result = Ok(());
     if let Ok(mut dataplane) = Dataplane::open_maps(instance) {
         let netlink = Netlink::connect()?;
-        // Nothing may come in any more when the programs that translate replies go.
-        for role in [Role::External, Role::Container] {
+        for role in Role::ALL {
             let detached =
                 hooks::detach_others(instance, &mut dataplane, &netlink, role, &[].into()).await;
             result = result.and(detached);
