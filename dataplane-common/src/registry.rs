@@ -67,6 +67,10 @@ pub struct Record {
     pub admission_request: u32,
     /// Which kind of TC hook the user wants, numbered by the controller.
     pub hook_preference: u32,
+    /// How many flows of one family there is room for.
+    pub max_flows: u32,
+    /// 1 if the programs tell of each new flow.
+    pub traces: u32,
     /// The number the last row was given. Numbers are given in turn, so that one is not soon used again
     /// while a program may still be at work with it.
     pub last_row: u32,
@@ -74,7 +78,7 @@ pub struct Record {
     pub last_generation: u32,
 }
 
-const _: () = assert!(size_of::<Record>() == 240);
+const _: () = assert!(size_of::<Record>() == 248);
 const _: () = assert!(size_of::<Row>() == 108);
 const _: () = assert!(size_of::<HookKey>() == 8);
 const _: () = assert!(size_of::<Hook>() == 12);

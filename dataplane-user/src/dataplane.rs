@@ -18,7 +18,10 @@ use dataplane_common::{
     settings::Settings,
 };
 
-use crate::instance::{Instance, Lock};
+use crate::{
+    instance::{Instance, Lock},
+    rows::encode_text,
+};
 
 /// The object file with the programs, built by this crate's build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portway-ebpf"));
@@ -108,7 +111,18 @@ impl Dataplane {
                 .pin(instance.program(name))
                 .with_context(|| format!("cannot pin the eBPF program {name}"))?;
         }
-        Self::open_maps(instance)
+        let mut dataplane = Self::open_maps(instance)?;
+        let record = Record {
+            version: encode_text(env!("CARGO_PKG_VERSION")),
+            max_flows: options.max_flows,
+            traces: options.trace.into(),
+            ..bytemuck::Zeroable::zeroed()
+        };
+        dataplane
+            .record
+            .set(0, record, 0)
+            .context("cannot write the record")?;
+        Ok(dataplane)
     }
 
     /// Opens what is loaded.
@@ -137,6 +151,15 @@ impl Dataplane {
             rows: open(instance, maps::ROWS, None)?,
             hooks: open(instance, maps::HOOKS, None)?,
             record: open(instance, maps::RECORD, Some(1))?,
+        })
+    }
+
+    /// How it was loaded.
+    pub fn options(&self) -> anyhow::Result<LoadOptions> {
+        let record = self.record.get(&0, 0).context("cannot read the record")?;
+        Ok(LoadOptions {
+            max_flows: record.max_flows,
+            trace: record.traces == 1,
         })
     }
 
@@ -221,16 +244,40 @@ where
 }
 
 fn check_kernel() -> anyhow::Result<()> {
-    let release = nix::sys::utsname::uname().context("cannot ask for the kernel's version")?;
-    let release = release.release().to_string_lossy();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
-    let mut number = || numbers.next().and_then(|text| text.parse::<u32>().ok());
-    match (number(), number()) {
-        (Some(major), Some(minor)) if (major, minor) < OLDEST_KERNEL => bail!(
+    let uname = nix::sys::utsname::uname().context("cannot ask for the kernel's version")?;
+    check_release(&uname.release().to_string_lossy())
+}
+
+/// Refuses releases that are known to be too old; one that says nothing is given a chance.
+fn check_release(release: &str) -> anyhow::Result<()> {
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) if (major, minor) < OLDEST_KERNEL => bail!(
             "kernel {release} is too old: portway needs Linux {}.{} or newer",
             OLDEST_KERNEL.0,
             OLDEST_KERNEL.1
         ),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_kernels_are_refused_in_a_sentence() {
+        for release in ["5.14.21-default", "5.10.0-28-amd64", "4.19.0", "3.10"] {
+            let error = check_release(release).expect_err(release).to_string();
+            assert_eq!(
+                error,
+                format!("kernel {release} is too old: portway needs Linux 5.15 or newer")
+            );
+        }
+        for release in ["5.15.0", "6.1.0-18-amd64", "6.18.44", "10.0", "rolling"] {
+            assert!(check_release(release).is_ok(), "{release}");
+        }
     }
 }

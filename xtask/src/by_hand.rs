@@ -48,17 +48,22 @@ fn manager(machine: &Machine) -> Option<Manager> {
 
 fn rustup(machine: &Machine, manager: Option<Manager>) -> Vec<String> {
     let sudo = sudo(machine);
-    match manager {
-        Some(Manager::Dnf) => vec![
-            format!("{sudo}dnf install rustup"),
-            "rustup-init".to_owned(),
-        ],
-        Some(Manager::Pacman) => vec![format!("{sudo}pacman -S rustup")],
-        Some(Manager::Zypper) => vec![format!("{sudo}zypper install rustup")],
-        Some(Manager::Apk) => vec![format!("{sudo}apk add rustup"), "rustup-init".to_owned()],
-        None if machine.apt => vec![format!("{sudo}apt-get install rustup")],
-        None => vec!["# install rustup, the way your distribution documents it".to_owned()],
-    }
+    let install = match manager {
+        Some(Manager::Dnf) => "dnf install rustup",
+        Some(Manager::Pacman) => "pacman -S rustup",
+        Some(Manager::Zypper) => "zypper install rustup",
+        Some(Manager::Apk) => "apk add rustup",
+        None if machine.apt => "apt-get install rustup",
+        None => return vec!["# install rustup, the way your distribution documents it".to_owned()],
+    };
+    // Two ways to package it: the installer, or rustup itself, which then has no toolchain yet.
+    let then: &[&str] = match manager {
+        Some(Manager::Dnf | Manager::Apk) => &["rustup-init", ". \"$HOME/.cargo/env\""],
+        _ => &["rustup default stable"],
+    };
+    std::iter::once(format!("{sudo}{install}"))
+        .chain(then.iter().map(|&line| line.to_owned()))
+        .collect()
 }
 
 fn install(machine: &Machine, manager: Option<Manager>, programs: &[&Program]) -> String {
@@ -109,7 +114,7 @@ mod tests {
         missing.extend(
             PROGRAMS
                 .iter()
-                .filter(|p| ["dockerd", "ip"].contains(&p.name))
+                .filter(|p| ["dockerd", "ip", "tc"].contains(&p.name))
                 .map(Missing::Program),
         );
         assert_eq!(
@@ -117,11 +122,33 @@ mod tests {
             [
                 "sudo dnf install rustup",
                 "rustup-init",
+                ". \"$HOME/.cargo/env\"",
                 "rustup toolchain install nightly --component rust-src",
                 "cargo install cargo-binstall && cargo binstall bpf-linker",
-                "sudo dnf install iproute moby-engine",
+                "sudo dnf install iproute iproute-tc moby-engine",
             ]
         );
+    }
+
+    #[test]
+    fn a_packaged_rustup_is_given_a_toolchain_to_start_cargo_with() {
+        let ubuntu = Machine {
+            apt: true,
+            ..on("ubuntu", false)
+        };
+        for (machine, install) in [
+            (on("arch", false), "sudo pacman -S rustup"),
+            (ubuntu, "sudo apt-get install rustup"),
+        ] {
+            assert_eq!(
+                commands(&machine, &[Missing::Toolchain]),
+                [
+                    install,
+                    "rustup default stable",
+                    "rustup toolchain install nightly --component rust-src",
+                ]
+            );
+        }
     }
 
     #[test]

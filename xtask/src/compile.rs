@@ -28,7 +28,7 @@ pub fn cargo() -> Command {
 /// # Errors
 /// If it does not compile.
 pub fn portway() -> Result<()> {
-    release(&["--package", "dataplane-user", "--bin", "portway"])
+    release(&["--bin", "portway"])
 }
 
 /// Builds `portway`, and what the lab is made of: `portway-lab` and its helpers.
@@ -36,19 +36,16 @@ pub fn portway() -> Result<()> {
 /// # Errors
 /// If they do not compile.
 pub fn portway_and_lab() -> Result<()> {
-    release(&[
-        "--package",
-        "dataplane-user",
-        "--package",
-        "portway-tests",
-        "--bins",
-    ])
+    release(&["--bins"])
 }
 
-fn release(what: &[&str]) -> Result<()> {
+/// The packages are always the same: others would have cargo give their dependencies other features,
+/// and compile portway once more for `test` after `run`.
+fn release(binaries: &[&str]) -> Result<()> {
     let status = cargo()
         .args(["build", "--release"])
-        .args(what)
+        .args(["--package", "dataplane-user", "--package", "portway-tests"])
+        .args(binaries)
         .status()
         .context("cargo does not start")?;
     if !status.success() {

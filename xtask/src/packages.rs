@@ -49,7 +49,7 @@ pub enum Manager {
 }
 
 /// Every program the lab and the tests call, beside portway's own.
-pub static PROGRAMS: [Program; 10] = [
+pub static PROGRAMS: [Program; 9] = [
     Program {
         purpose: "the lab's private Docker daemon",
         ..Program::new(
@@ -99,6 +99,14 @@ pub static PROGRAMS: [Program; 10] = [
         )
     },
     Program {
+        purpose: "traffic control, and what portway has in it",
+        ..Program::new(
+            "tc",
+            &["iproute2"],
+            ["iproute-tc", "iproute2", "iproute2", "iproute2-tc"],
+        )
+    },
+    Program {
         purpose: "Docker's rules, and their counters",
         ..Program::new(
             "iptables",
@@ -115,24 +123,12 @@ pub static PROGRAMS: [Program; 10] = [
         )
     },
     Program {
-        purpose: "entering the lab's namespaces",
-        ..Program::new(
-            "nsenter",
-            &["util-linux"],
-            ["util-linux", "util-linux", "util-linux", "util-linux-misc"],
-        )
-    },
-    Program {
         purpose: "seeing that nothing is left running",
         ..Program::new(
             "ps",
             &["procps"],
             ["procps-ng", "procps-ng", "procps", "procps"],
         )
-    },
-    Program {
-        purpose: "a client like any other",
-        ..Program::new("curl", &["curl"], ["curl", "curl", "curl", "curl"])
     },
 ];
 

@@ -35,7 +35,7 @@ pub fn ensure(goal: Goal, no_install: bool) -> Result<()> {
     for note in &plan.notes {
         eprintln!("xtask: {note}");
     }
-    refuse(&plan, &machine, no_install)?;
+    refuse(goal, &plan, &machine, no_install)?;
     if plan.steps().next().is_some() {
         eprintln!("xtask: set-up on {} will\n{}", machine.os.name, list(&plan));
         carry_out(&plan)?;
@@ -57,7 +57,7 @@ pub fn ensure(goal: Goal, no_install: bool) -> Result<()> {
 }
 
 /// Stops, with all there is to say, where set-up must not or cannot do what is required.
-fn refuse(plan: &Plan, machine: &Machine, no_install: bool) -> Result<()> {
+fn refuse(goal: Goal, plan: &Plan, machine: &Machine, no_install: bool) -> Result<()> {
     if !plan.by_hand.is_empty() {
         let commands = by_hand::commands(machine, &plan.by_hand).join("\n  ");
         bail!(
@@ -73,6 +73,9 @@ fn refuse(plan: &Plan, machine: &Machine, no_install: bool) -> Result<()> {
             "set-up needs root, and there is no sudo; run as root, for it has to\n{}",
             list(plan)
         );
+    }
+    if matches!(goal, Goal::Run | Goal::Lab) && !machine.can_be_root() {
+        bail!("portway and its lab run as root only, and there is no sudo: run this as root");
     }
     Ok(())
 }

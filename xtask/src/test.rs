@@ -124,8 +124,12 @@ fn run_tests(selection: &Selection, tally: &mut Tally) -> Result<()> {
 /// Most tests need root. If sudo asks nothing, cargo starts the test programs through it; if not,
 /// they say themselves what they have to skip.
 fn run_as_root(cargo: &mut Command) {
-    let may = find_program("sudo").is_some()
-        && output(Command::new("sudo").args(["-n", "true"])).is_some();
+    let (may, why_not) = if find_program("sudo").is_none() {
+        (false, "there is no sudo")
+    } else {
+        let asks_nothing = output(Command::new("sudo").args(["-n", "true"])).is_some();
+        (asks_nothing, "sudo asks for a password")
+    };
     let host = output(Command::new("rustc").arg("-vV")).and_then(|about| {
         about
             .lines()
@@ -139,9 +143,7 @@ fn run_as_root(cargo: &mut Command) {
             );
             cargo.env(variable, "sudo -n -E");
         }
-        None => eprintln!(
-            "xtask: not root, and sudo asks for a password: tests that need root are skipped"
-        ),
+        None => eprintln!("xtask: not root, and {why_not}: tests that need root are skipped"),
     }
 }
 

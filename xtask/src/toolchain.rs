@@ -84,7 +84,7 @@ impl Toolchain {
                 .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
         };
         let release = field("release")?;
-        let nightly = release.contains("-nightly") || release.contains("-dev");
+        let nightly = release.contains("-nightly");
         // aya-build asks a nightly for build-std, and any other channel for a prebuilt `core`.
         let core = if nightly {
             rustlib.join("src/rust/library")

@@ -54,13 +54,30 @@ pub async fn open_or_load(
         };
         Dataplane::load(instance, lock, options)?
     } else {
-        Dataplane::open(instance)?
+        let dataplane = Dataplane::open(instance)?;
+        check_options(&dataplane, args)?;
+        dataplane
     };
     let mut reconciler = Reconciler::new(instance.clone(), dataplane)?;
     if let Some(preference) = args.tc_hook {
         reconciler.prefer(preference)?;
     }
     Ok((reconciler, fresh))
+}
+
+/// Refuses options that are settled when an instance is loaded, and were settled otherwise.
+fn check_options(dataplane: &Dataplane, args: &LoadArgs) -> anyhow::Result<()> {
+    let options = dataplane.options()?;
+    if let Some(max_flows) = args.max_flows.filter(|wanted| *wanted != options.max_flows) {
+        bail!(
+            "already loaded for {} flows: run `portway unload` first to have {max_flows}",
+            options.max_flows
+        );
+    }
+    if args.trace && !options.trace {
+        bail!("already loaded without --trace: run `portway unload` first");
+    }
+    Ok(())
 }
 
 /// Decides on admission, attaches the external interfaces and completes a fresh load. Returns what there
@@ -77,10 +94,6 @@ pub async fn bring_up(
     let decision = admission::decide(request)?;
     let external = external_interfaces(reconciler, &args.external).await?;
     admission::enforce(&mut reconciler.dataplane, request, &decision)?;
-
-    let mut record = reconciler.dataplane.record.get(&0, 0)?;
-    record.version = rows::encode_text(env!("CARGO_PKG_VERSION"));
-    reconciler.dataplane.record.set(0, record, 0)?;
 
     let published = rows::read(&reconciler.dataplane)?;
     let published = published.into_iter().map(|row| row.publication).collect();
