@@ -134,8 +134,9 @@ pub struct Flow<A> {
     pub external_mtu: u16,
     /// A [`State`] as its number.
     pub state: u8,
-    /// Zero.
-    pub padding: u8,
+    /// 1 once a packet of it has been left to the kernel because admission is off: conntrack knows the flow
+    /// from then on.
+    pub handed_over: u8,
     /// The client's own port.
     pub client_port: Be16,
     /// When routing was last asked, in seconds of the monotonic clock, as the two below.
@@ -161,7 +162,8 @@ impl<A> Flow<A> {
     /// Whether it has been silent for longer than its state allows. `now` in seconds.
     #[inline(always)]
     pub fn is_expired(&self, protocol: IpProtocol, now: u32) -> bool {
-        now.wrapping_sub(self.last_seen) > self.state().timeout(protocol)
+        // Signed: another CPU may have stamped the next second meanwhile.
+        now.wrapping_sub(self.last_seen) as i32 > self.state().timeout(protocol) as i32
     }
 
     /// Whether a new SYN on its tuple is another connection.
@@ -180,7 +182,8 @@ impl<A> Flow<A> {
         let state = match self.state() {
             _ if flags.any(TcpFlags::RST) => State::Closed,
             State::Opening | State::Established if flags.any(TcpFlags::FIN) => State::Closing,
-            State::Opening if direction == Direction::Reply => State::Established,
+            // A container that goes on talking has not accepted the client's RST: it was forged, or late.
+            State::Opening | State::Closed if direction == Direction::Reply => State::Established,
             state => state,
         };
         if self.state != state as u8 {
@@ -214,7 +217,7 @@ mod tests {
             host_port: Be16::new(1),
             external_mtu: 1500,
             state: State::Opening as u8,
-            padding: 0,
+            handed_over: 0,
             client_port: Be16::new(1),
             routed_at: 0,
             created: 0,
@@ -240,6 +243,18 @@ mod tests {
     }
 
     #[test]
+    fn a_reset_that_the_container_does_not_accept_ends_nothing() {
+        let mut flow = flow();
+        flow.observe(Direction::Reply, TcpFlags(SYN.0 | ACK.0), 1);
+        flow.observe(Direction::Forward, RST, 2);
+        assert_eq!(flow.state(), State::Closed);
+        flow.observe(Direction::Forward, ACK, 3);
+        assert_eq!(flow.state(), State::Closed, "its sender proves nothing");
+        flow.observe(Direction::Reply, ACK, 4);
+        assert_eq!(flow.state(), State::Established);
+    }
+
+    #[test]
     fn silence_ends_a_flow_on_conntracks_schedule() {
         let mut flow = flow();
         for (protocol, state, seconds) in [
@@ -254,6 +269,8 @@ mod tests {
             // Across the wrap of the clock, too.
             for last_seen in [0, 1000, u32::MAX - 5] {
                 flow.last_seen = last_seen;
+                // Stamped by another CPU after this one has read the clock.
+                assert!(!flow.is_expired(protocol, last_seen.wrapping_sub(1)));
                 assert!(
                     !flow.is_expired(protocol, last_seen.wrapping_add(seconds)),
                     "{state:?}"

@@ -57,9 +57,6 @@ pub fn forward<F: Family, P: Packet, T: Tables<F>>(
     let parsed = parse::<F, P>(packet)?;
     let (slot, backend) = published::<F, T>(tables, &parsed).ok_or(Reason::NotPublished)?;
     let settings = tables.settings();
-    if Admission::from_number(settings.admission) != Admission::Direct {
-        return Err(Reason::Admission);
-    }
     if parsed.network.ttl <= 1 {
         return Err(Reason::Ttl);
     }
@@ -75,6 +72,10 @@ pub fn forward<F: Family, P: Packet, T: Tables<F>>(
         ingress,
         now: tables.now(),
     };
+    if Admission::from_number(settings.admission) != Admission::Direct {
+        packet.hand_over(tables);
+        return Err(Reason::Admission);
+    }
     let joined = packet.join(tables)?;
     tables.with_traffic(slot.backend(), |traffic| {
         traffic.count_in(parsed.network.length)
@@ -222,11 +223,11 @@ impl<F: Family> Candidate<'_, F> {
                 if self.is_over(tables, flow) {
                     return Known::Not;
                 }
-                if flow.host_address != self.parsed.network.destination
-                    || flow.host_port != self.parsed.ports.destination
-                    || flow.client_port != self.parsed.ports.source
-                {
+                if !self.belongs_to(flow) {
                     return Known::Collides;
+                }
+                if flow.handed_over != 0 {
+                    flow.handed_over = 0;
                 }
                 if is_route_stale(flow, &self.settings, self.now) {
                     if !tables.is_local(flow.host_address) {
@@ -244,6 +245,25 @@ impl<F: Family> Candidate<'_, F> {
                 Known::Accepted
             })
             .unwrap_or(Known::Not)
+    }
+
+    /// Takes note that a packet of a flow goes up the stack: conntrack picks the flow up there, and
+    /// translates its replies from now on. Until then nobody but us can.
+    #[inline(always)]
+    fn hand_over<T: Tables<F>>(&self, tables: &T) {
+        tables.with_flow(&self.key(self.parsed.ports.source), |flow| {
+            if self.belongs_to(flow) && flow.handed_over == 0 {
+                flow.handed_over = 1;
+            }
+        });
+    }
+
+    /// Whether the packet has a flow's addresses and ports.
+    #[inline(always)]
+    fn belongs_to(&self, flow: &Flow<F::Address>) -> bool {
+        flow.host_address == self.parsed.network.destination
+            && flow.host_port == self.parsed.ports.destination
+            && flow.client_port == self.parsed.ports.source
     }
 
     /// Finds the packet's flow, or begins it.
@@ -338,7 +358,7 @@ impl<F: Family> Candidate<'_, F> {
             host_port: self.parsed.ports.destination,
             external_mtu: route.mtu,
             state: State::Opening as u8,
-            padding: 0,
+            handed_over: 0,
             client_port: self.parsed.ports.source,
             routed_at: self.now,
             created: self.now,
@@ -352,11 +372,15 @@ impl<F: Family> Candidate<'_, F> {
         Ok(Joined::first(client_port))
     }
 
-    /// The way back to the client, which must leave by the interface the packet came in on: strict
+    /// The way back to the client, if there is a way to the container. It must leave by the interface the packet came in on: strict
     /// reverse-path filtering (RFC 3704 2.2). It also keeps out whoever claims an address of the host
     /// or of a container, since the way back to those is not by an external interface.
     #[inline(always)]
     fn route<T: Tables<F>>(&self, tables: &T) -> Result<Route<F::Address>, Reason> {
+        // With no controller to follow it, a container may have gone unnoticed.
+        if !tables.is_there(self.backend.ifindex) {
+            return Err(Reason::BackendGone);
+        }
         let route = tables.route(
             self.backend.route_ifindex,
             self.address,

@@ -73,6 +73,8 @@ counters! {
     Ttl = "ttl",
     /// Left alone: larger than the next link's MTU, the kernel answers or fragments.
     Mtu = "mtu",
+    /// Left alone: the container's interface is not there any more.
+    BackendGone = "backend_gone",
     /// Left alone: there is no usable route to the client.
     NoRoute = "no_route",
     /// Left alone: replies would leave by another interface.

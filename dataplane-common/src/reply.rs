@@ -4,7 +4,7 @@ use crate::{
     family::Family,
     flow::{Direction, FlowKey},
     forward::{is_route_stale, set_route},
-    headers::Ports,
+    headers::{Ethernet, Ports},
     packet::Packet,
     parse::{Parsed, parse},
     reason::Reason,
@@ -35,6 +35,7 @@ pub fn reply<F: Family, P: Packet, T: Tables<F>>(
     ingress: u32,
 ) -> Result<Reply<F>, Reason> {
     let parsed = parse::<F, P>(packet)?;
+    let ethernet: Ethernet = packet.load(0).ok_or(Reason::Malformed)?;
     let network = &parsed.network;
     let key = FlowKey {
         container: network.source,
@@ -48,7 +49,10 @@ pub fn reply<F: Family, P: Packet, T: Tables<F>>(
     let (reply, backend) = tables
         .with_flow(&key, |flow| {
             let settings = tables.settings();
-            if Admission::from_number(settings.admission) != Admission::Direct {
+            // While nobody has seen a packet of it but us, nobody but us can translate its replies: the
+            // kernel would take them for a flow of the container's own.
+            let is_admitted = Admission::from_number(settings.admission) == Admission::Direct;
+            if !is_admitted && flow.handed_over != 0 {
                 return Err(Reason::Admission);
             }
             let now = tables.now();
@@ -58,6 +62,10 @@ pub fn reply<F: Family, P: Packet, T: Tables<F>>(
             }
             if backend.ifindex != ingress {
                 return Err(Reason::WrongInterface);
+            }
+            // A frame to another station on the bridge is not for the host to route.
+            if ethernet.destination != backend.source_mac {
+                return Err(Reason::NotAReply);
             }
             if network.ttl <= 1 {
                 return Err(Reason::Ttl);

@@ -76,6 +76,9 @@ pub trait Tables<F: Family> {
     /// Calls `with` on the traffic counters of a backend.
     fn with_traffic(&self, backend: u32, with: impl FnOnce(&mut Traffic));
 
+    /// Whether there is an interface with this index.
+    fn is_there(&self, ifindex: u32) -> bool;
+
     /// Asks the routing table for the way from `container`, behind interface `from`, to `client`.
     fn route(
         &self,

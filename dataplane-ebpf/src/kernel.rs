@@ -153,6 +153,11 @@ impl Tables<V4> for Kernel {
     }
 
     #[inline(always)]
+    fn is_there(&self, ifindex: u32) -> bool {
+        self.device_mtu(ifindex).is_some()
+    }
+
+    #[inline(always)]
     fn route(&self, from: u32, container: Be32, client: Be32) -> Result<Route<Be32>, Reason> {
         // SAFETY: integers and arrays of them; zero is what the helper wants where nothing is said.
         let mut query: FibLookup = unsafe { core::mem::zeroed() };

@@ -8,7 +8,10 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{setup::as_root, toolchain::output};
+use crate::{
+    setup::as_root,
+    toolchain::{MINIMUM_RUST, major_minor, output},
+};
 
 /// Debian packages Rust twice: one that stays, and one that follows the browsers' needs.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,9 +45,6 @@ pub static RUST_PACKAGES: [RustPackages; 2] = [
         clippy: "rust-clippy",
     },
 ];
-
-/// The workspace's `rust-version`, as (major, minor).
-const MINIMUM_RUST: (u32, u32) = (1, 88);
 
 /// What can be installed, as of the package lists on this machine.
 #[derive(Clone, Debug, Default)]
@@ -141,14 +141,6 @@ impl Archive {
     fn release(&self, package: &str) -> Option<(u32, u32)> {
         major_minor(self.versions.get(package)?)
     }
-}
-
-/// `1.96.0+dfsg1-1~deb12u2` -> (1, 96)
-fn major_minor(version: &str) -> Option<(u32, u32)> {
-    let mut numbers = version
-        .split(|c: char| !c.is_ascii_digit())
-        .map(|number| number.parse().ok());
-    Some((numbers.next()??, numbers.next()??))
 }
 
 /// What `apt-cache policy` says of packages: a name at the line's start, its versions indented below.

@@ -1,10 +1,6 @@
 //! The programs the lab is made of, and what each distribution calls their packages.
 
-use std::{
-    fs::File,
-    io::Read as _,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use crate::toolchain::find_program;
 
@@ -29,8 +25,6 @@ pub struct Program {
 #[derive(Debug, PartialEq, Eq)]
 enum Kind {
     Plain,
-    /// Must need no library: it is all there is in an image.
-    Static,
     /// May also be a plug-in of the `docker` command.
     DockerPlugin,
 }
@@ -83,11 +77,10 @@ pub static PROGRAMS: [Program; 9] = [
     },
     Program {
         purpose: "the images' contents",
-        kind: Kind::Static,
         ..Program::new(
             "busybox",
             &["busybox-static"],
-            ["busybox", "busybox", "busybox-static", "busybox-static"],
+            ["busybox", "busybox", "busybox", "busybox"],
         )
     },
     Program {
@@ -162,11 +155,10 @@ impl Program {
         }
     }
 
-    /// Whether it is on this machine, and of the right kind.
+    /// Whether it is on this machine.
     pub fn is_here(&self) -> bool {
         match self.kind {
             Kind::Plain => installed(self.name).is_some(),
-            Kind::Static => installed(self.name).is_some_and(|path| is_static(&path)),
             Kind::DockerPlugin => installed(self.name).is_some() || is_docker_plugin(self.name),
         }
     }
@@ -198,17 +190,6 @@ fn is_docker_plugin(name: &str) -> bool {
     })
 }
 
-/// An ELF file that needs no library names no dynamic loader in its first page, where the name
-/// stands right behind the program headers.
-fn is_static(program: &Path) -> bool {
-    let mut start = Vec::new();
-    let read = File::open(program).and_then(|file| file.take(4096).read_to_end(&mut start));
-    let names_loader = [&b"/ld-linux"[..], b"/ld-musl", b"/ld64.so", b"/ld.so"]
-        .into_iter()
-        .any(|loader| start.windows(loader.len()).any(|window| window == loader));
-    read.is_ok() && start.starts_with(b"\x7fELF") && !names_loader
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -226,14 +207,5 @@ mod tests {
                 );
             }
         }
-    }
-
-    #[test]
-    fn a_shell_that_loads_libraries_is_not_static() {
-        assert!(!is_static(Path::new("/nonexistent")));
-        assert!(!is_static(Path::new("/etc/os-release")), "not a program");
-        let this = std::env::current_exe().expect("a running test has a file");
-        let is_musl = cfg!(target_env = "musl");
-        assert_eq!(is_static(&this), is_musl);
     }
 }

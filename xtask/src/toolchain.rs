@@ -24,6 +24,9 @@ pub const LINKED_TOOLCHAIN: &str = "portway-bpf";
 /// The program that links eBPF objects.
 pub const LINKER: &str = "bpf-linker";
 
+/// The workspace's `rust-version`, as (major, minor).
+pub const MINIMUM_RUST: (u32, u32) = (1, 88);
+
 /// A toolchain that can compile eBPF programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Toolchain {
@@ -71,7 +74,7 @@ impl Toolchain {
             .find_map(through_rustup))
     }
 
-    /// Asks one rustc what it is; `None` if it is not there or cannot compile for BPF.
+    /// Asks one rustc what it is; `None` if it is not there, too old, or cannot compile for BPF.
     pub fn probe(mut rustc: Command, name: Option<&str>) -> Option<Self> {
         let mut verbose = Command::new(rustc.get_program());
         verbose.args(rustc.get_args()).arg("-vV");
@@ -84,6 +87,7 @@ impl Toolchain {
                 .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
         };
         let release = field("release")?;
+        (major_minor(release)? >= MINIMUM_RUST).then_some(())?;
         let nightly = release.contains("-nightly");
         // aya-build asks a nightly for build-std, and any other channel for a prebuilt `core`.
         let core = if nightly {
@@ -143,6 +147,14 @@ impl Linker {
 
 /// Little-endian BPF stands for both: Debian's package always has the two.
 const BPF_TARGET: &str = "bpfel-unknown-none";
+
+/// `1.96.0+dfsg1-1~deb12u2` or `1.97.0-nightly` -> (1, 96), (1, 97)
+pub fn major_minor(version: &str) -> Option<(u32, u32)> {
+    let mut numbers = version
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|number| number.parse().ok());
+    Some((numbers.next()??, numbers.next()??))
+}
 
 /// Where `cargo install` puts programs.
 pub fn cargo_bin() -> Option<PathBuf> {

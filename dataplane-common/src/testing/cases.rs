@@ -90,7 +90,7 @@ fn a_packet_is_translated_both_ways_as_if_sent_so() {
                 ..spec(from_client(), SYN)
             }
             .build();
-            expected.bytes[..12].copy_from_slice(&[2, 0, 0, 0, 17, 2, 2, 0, 0, 0, 17, 1]);
+            expected.bytes[..12].copy_from_slice(&[2, 0, 0, 0, 17, 2, 2, 0, 0, 0, 0, 1]);
             assert_eq!(
                 send_in(&world, &spec(from_client(), SYN).build()),
                 Ok(expected)
@@ -588,10 +588,19 @@ fn routing_is_asked_once_and_then_now_and_again() {
 }
 
 #[test]
-fn nothing_is_touched_while_admission_is_off() {
+fn no_flow_begins_while_admission_is_off() {
+    let mut world = World::new();
+    world.settings.admission = Admission::Off as u32;
+    expect_left_alone(&world, &from_client().build(), Reason::Admission);
+}
+
+#[test]
+fn a_flow_is_handed_over_with_its_clients_next_packet() {
     let mut world = World::new();
     assert!(send_in(&world, &from_client().build()).is_ok());
     world.settings.admission = Admission::Off as u32;
+    // Conntrack has not seen the flow yet, so only we can translate this.
+    assert!(send_out(&world, &from_container().build()).is_ok());
     assert_eq!(
         send_in(&world, &from_client().build()),
         Err(Reason::Admission)
@@ -600,6 +609,35 @@ fn nothing_is_touched_while_admission_is_off() {
         send_out(&world, &from_container().build()),
         Err(Reason::Admission)
     );
+    // And back.
+    world.settings.admission = Admission::Direct as u32;
+    assert!(send_in(&world, &from_client().build()).is_ok());
+    world.settings.admission = Admission::Off as u32;
+    assert!(send_out(&world, &from_container().build()).is_ok());
+}
+
+#[test]
+fn packets_for_an_interface_that_has_gone_are_left_to_the_kernel() {
+    let mut world = World::new();
+    world.gone.insert(VETH);
+    expect_left_alone(&world, &from_client().build(), Reason::BackendGone);
+    world.gone.clear();
+    assert!(send_in(&world, &from_client().build()).is_ok());
+    world.gone.insert(VETH);
+    world.wait(ROUTE_LIFETIME + 1);
+    assert_eq!(
+        send_in(&world, &from_client().build()),
+        Err(Reason::BackendGone)
+    );
+}
+
+#[test]
+fn a_containers_frame_to_another_station_is_none_of_ours() {
+    let world = World::new();
+    assert!(send_in(&world, &from_client().build()).is_ok());
+    let mut packet = from_container().build();
+    packet.bytes[..6].copy_from_slice(&[2, 0, 0, 0, 17, 9]);
+    assert_eq!(send_out(&world, &packet), Err(Reason::NotAReply));
 }
 
 #[test]

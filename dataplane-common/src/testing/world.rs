@@ -46,6 +46,8 @@ pub struct World {
     /// Where clients are; anyone not here is behind the gateway of the external interface.
     pub routes: HashMap<Be32, Result<Route<Be32>, Reason>>,
     pub routed: Cell<u32>,
+    /// Interfaces that have gone.
+    pub gone: HashSet<u32>,
     pub is_full: bool,
 }
 
@@ -59,7 +61,7 @@ impl World {
             mtu: 1500,
             address: [CONTAINER.raw(), 0, 0, 0],
             mac: [2, 0, 0, 0, 17, 2],
-            source_mac: [2, 0, 0, 0, 17, 1],
+            source_mac: [2, 0, 0, 0, 0, 1],
             reserved: 0,
         };
         let mut world = Self {
@@ -79,6 +81,7 @@ impl World {
             traffic: RefCell::default(),
             routes: HashMap::new(),
             routed: Cell::new(0),
+            gone: HashSet::new(),
             is_full: false,
         };
         for protocol in [IpProtocol::TCP, IpProtocol::UDP] {
@@ -175,6 +178,10 @@ impl Tables<V4> for World {
 
     fn with_traffic(&self, backend: u32, with: impl FnOnce(&mut Traffic)) {
         with(self.traffic.borrow_mut().entry(backend).or_default());
+    }
+
+    fn is_there(&self, ifindex: u32) -> bool {
+        !self.gone.contains(&ifindex)
     }
 
     fn route(&self, from: u32, container: Be32, client: Be32) -> Result<Route<Be32>, Reason> {
