@@ -67,6 +67,10 @@ pub struct Record {
     pub admission_request: u32,
     /// Which kind of TC hook the user wants, numbered by the controller.
     pub hook_preference: u32,
+    /// The network namespace it is in, by inode (lsns(8) shows it).
+    pub namespace: u32,
+    /// 1 if the external interfaces are those of the default routes, wherever these go.
+    pub follows_default_routes: u32,
     /// How many flows of one family there is room for.
     pub max_flows: u32,
     /// 1 if the programs tell of each new flow.
@@ -78,7 +82,7 @@ pub struct Record {
     pub last_generation: u32,
 }
 
-const _: () = assert!(size_of::<Record>() == 248);
+const _: () = assert!(size_of::<Record>() == 256);
 const _: () = assert!(size_of::<Row>() == 108);
 const _: () = assert!(size_of::<HookKey>() == 8);
 const _: () = assert!(size_of::<Hook>() == 12);

@@ -8,14 +8,13 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use tokio::{
-    signal::unix::{SignalKind, signal},
     sync::watch,
     time::{Instant, interval, sleep_until},
 };
 
 use crate::{
     admission,
-    cli::table::say,
+    cli::{signals::Signals, table::say},
     desired,
     docker::{Endpoint, Provider, Snapshot},
     firewall::{self, Verdict},
@@ -40,6 +39,9 @@ const LAST_RETRY: Duration = Duration::from_secs(1);
 /// How long after a look the next one comes by itself, in case a notification was lost.
 const RESYNC: Duration = Duration::from_secs(10);
 
+/// How long another command may keep a look waiting before it is put off.
+const LOCK_PATIENCE: Duration = Duration::from_millis(200);
+
 /// How often the programs' messages are collected.
 const TRACE_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -61,6 +63,12 @@ pub struct Controller {
     interest: Interest,
     load_id: Option<u64>,
     docker: Option<Snapshot>,
+    /// The firewall's verdict, until it is in force.
+    verdict: Option<Verdict>,
+    /// Whether `docker` has not been brought about yet.
+    is_fresh: bool,
+    /// Whether links, addresses or routes have changed since flows were last told to look.
+    topology_changed: bool,
     /// What waits for a container, not yet told: most are there a moment later.
     untold: Vec<Event>,
     trace: Option<Trace>,
@@ -75,6 +83,9 @@ impl Controller {
             external,
             interest: Interest::default(),
             docker: None,
+            verdict: None,
+            is_fresh: false,
+            topology_changed: false,
             untold: Vec::new(),
             trace: None,
         }
@@ -86,15 +97,17 @@ impl Controller {
         Ok(())
     }
 
-    /// Follows Docker, if there is an `endpoint`, the firewall and the kernel until SIGINT or SIGTERM.
+    /// Follows Docker, if there is an `endpoint`, the firewall and the kernel until a signal comes.
     ///
     /// # Errors
     ///
     /// What makes it pointless to go on: the instance has been unloaded by somebody else, or the kernel's
     /// notifications have ended.
-    pub async fn run(mut self, endpoint: Option<Endpoint>) -> anyhow::Result<()> {
-        let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
-        let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    pub async fn run(
+        mut self,
+        endpoint: Option<Endpoint>,
+        signals: &mut Signals,
+    ) -> anyhow::Result<()> {
         // Before the first look, so that nothing is missed in between.
         let mut changes = Watch::start()?;
         let (verdict_sender, mut verdicts) = watch::channel(None);
@@ -112,32 +125,29 @@ impl Controller {
         let mut trace_tick = interval(TRACE_INTERVAL);
         let mut next_look = Instant::now();
         let mut retry = FIRST_RETRY;
-        let mut topology_changed = false;
 
         loop {
-            let mut is_fresh = false;
             tokio::select! {
                 biased;
-                _ = interrupt.recv() => return Ok(()),
-                _ = terminate.recv() => return Ok(()),
+                () = signals.next() => return Ok(()),
                 Ok(()) = verdicts.changed() => {
-                    if let Some(verdict) = verdicts.borrow_and_update().clone() {
-                        self.admit(&verdict)?;
-                    }
-                    continue;
+                    self.verdict.clone_from(&verdicts.borrow_and_update());
                 }
                 Ok(()) = snapshots.changed() => {
                     let snapshot = snapshots.borrow_and_update().clone();
                     self.take(snapshot);
-                    is_fresh = true;
+                    retry = FIRST_RETRY;
                 }
                 change = changes.next() => {
                     let change = change.context("the kernel's notifications have ended")?;
                     if self.interest.concerns(&change) {
-                        topology_changed |= change == Change::Topology;
+                        self.topology_changed |= change == Change::Topology;
                         next_look = next_look.min(Instant::now() + SETTLING);
                     }
-                    continue;
+                    // However many come, they do not keep the look away.
+                    if Instant::now() < next_look {
+                        continue;
+                    }
                 }
                 _ = trace_tick.tick(), if self.trace.is_some() => {
                     if let Some(trace) = &mut self.trace {
@@ -147,15 +157,11 @@ impl Controller {
                 }
                 () = sleep_until(next_look) => {}
             }
-            let pending = self.look(topology_changed, is_fresh).await?;
-            topology_changed = false;
-            if is_fresh {
-                retry = FIRST_RETRY;
-            }
+            let is_settled = self.look().await?;
             if retry >= LAST_RETRY {
                 self.tell_pending()?;
             }
-            next_look = Instant::now() + if pending > 0 { retry } else { RESYNC };
+            next_look = Instant::now() + if is_settled { RESYNC } else { retry };
             retry = (retry * 2).min(LAST_RETRY);
         }
     }
@@ -163,35 +169,39 @@ impl Controller {
     /// Takes what Docker says. What it says of one event may come in several parts.
     fn take(&mut self, snapshot: Option<Snapshot>) {
         let event_time = self.docker.take().and_then(|docker| docker.event_time);
+        self.is_fresh = true;
         self.docker = snapshot.map(|snapshot| Snapshot {
             event_time: snapshot.event_time.or(event_time),
             ..snapshot
         });
     }
 
-    /// One look at everything. Returns how many publications wait for their container.
-    async fn look(&mut self, topology_changed: bool, is_fresh: bool) -> anyhow::Result<usize> {
-        let Some(lock) = self.lock()? else {
-            return Ok(1);
+    /// One look at everything. Returns whether nothing is left to be done or waited for.
+    async fn look(&mut self) -> anyhow::Result<bool> {
+        let Some(lock) = self.lock().await? else {
+            return Ok(false);
         };
-        if topology_changed {
+        self.admit()?;
+        if self.topology_changed {
             self.reconciler.advance_epoch()?;
+            self.topology_changed = false;
         }
-        match self.reconcile(&lock, is_fresh).await {
+        match self.reconcile(&lock).await {
             Ok(outcome) => {
+                self.is_fresh = false;
                 self.interest = outcome.interest;
                 self.tell(outcome.events, outcome.pending);
-                Ok(outcome.pending)
+                Ok(outcome.pending == 0)
             }
             // What was done is whole in itself; the next look goes on.
             Err(error) => {
                 tracing::warn!("{error:#}; trying again");
-                Ok(1)
+                Ok(false)
             }
         }
     }
 
-    async fn reconcile(&mut self, lock: &Lock, is_fresh: bool) -> anyhow::Result<Outcome> {
+    async fn reconcile(&mut self, lock: &Lock) -> anyhow::Result<Outcome> {
         let published = rows::read(&self.reconciler.dataplane)?;
         let (docker, fixed): (Vec<_>, Vec<_>) = published
             .into_iter()
@@ -205,7 +215,7 @@ impl Controller {
         let desired = Desired {
             publications: desired::desired(&docker, &fixed),
             external: self.external_interfaces().await?,
-            is_fresh,
+            is_fresh: self.is_fresh,
         };
         self.reconciler.reconcile(lock, desired).await
     }
@@ -222,22 +232,21 @@ impl Controller {
     }
 
     /// Lets the firewall's rules have their say.
-    fn admit(&mut self, verdict: &Verdict) -> anyhow::Result<()> {
-        let Some(_lock) = self.lock()? else {
+    fn admit(&mut self) -> anyhow::Result<()> {
+        let Some(verdict) = &self.verdict else {
             return Ok(());
         };
         let dataplane = &mut self.reconciler.dataplane;
         let request = admission::requested(dataplane)?;
-        if request != admission::Request::Auto {
-            return Ok(());
-        }
-        let decision = admission::by_rules(verdict);
-        if admission::enforce(dataplane, request, &decision)? {
-            say(format_args!(
-                "admission {}: {}",
-                decision.word(),
-                decision.why
-            ));
+        if request == admission::Request::Auto {
+            let decision = admission::by_rules(verdict);
+            if admission::enforce(dataplane, request, &decision)? {
+                say(format_args!(
+                    "admission {}: {}",
+                    decision.word(),
+                    decision.why
+                ));
+            }
         }
         Ok(())
     }
@@ -247,11 +256,11 @@ impl Controller {
     /// # Errors
     ///
     /// It is no longer the load this process knows.
-    fn lock(&self) -> anyhow::Result<Option<Lock>> {
-        let lock = match self.reconciler.instance.lock() {
+    async fn lock(&self) -> anyhow::Result<Option<Lock>> {
+        let lock = match self.reconciler.instance.lock_within(LOCK_PATIENCE).await {
             Ok(lock) => lock,
             Err(error) => {
-                tracing::warn!("{error:#}");
+                tracing::debug!("{error:#}");
                 return Ok(None);
             }
         };

@@ -1,6 +1,6 @@
 //! The loaded dataplane: pinned programs and maps. Whoever opens them finds all there is to know.
 
-use std::borrow::Borrow;
+use std::{borrow::Borrow, fs, os::unix::fs::MetadataExt as _};
 
 use anyhow::{Context as _, anyhow, bail};
 use aya::{
@@ -74,8 +74,6 @@ impl Dataplane {
     /// The kernel refuses; then nothing stays pinned.
     pub fn load(instance: &Instance, lock: &Lock, options: LoadOptions) -> anyhow::Result<Self> {
         check_kernel()?;
-        // What an interrupted load has left.
-        instance.remove_pins(lock)?;
         let loaded = Self::load_pinned(instance, lock, options);
         if loaded.is_err() {
             // The error that made it fail is the one worth telling.
@@ -114,6 +112,7 @@ impl Dataplane {
         let mut dataplane = Self::open_maps(instance)?;
         let record = Record {
             version: encode_text(env!("CARGO_PKG_VERSION")),
+            namespace: network_namespace()?,
             max_flows: options.max_flows,
             traces: options.trace.into(),
             ..bytemuck::Zeroable::zeroed()
@@ -134,7 +133,22 @@ impl Dataplane {
         if !instance.is_loaded()? {
             bail!("portway is not loaded: run `portway load` or `portway run` first");
         }
-        Self::open_maps(instance)
+        let dataplane = Self::open_maps(instance)?;
+        dataplane.check_namespace(instance)?;
+        Ok(dataplane)
+    }
+
+    /// Refuses to touch an instance of another network namespace: interfaces have other indexes there.
+    pub fn check_namespace(&self, instance: &Instance) -> anyhow::Result<()> {
+        let record = self.record.get(&0, 0).context("cannot read the record")?;
+        if record.namespace == 0 || record.namespace == network_namespace()? {
+            return Ok(());
+        }
+        bail!(
+            "instance {instance} belongs to another network namespace ({}): go there, or use --instance \
+             with another name",
+            record.namespace
+        )
     }
 
     /// Opens what is pinned, be it complete or not.
@@ -241,6 +255,14 @@ where
         bail!(foreign());
     }
     T::try_from(Map::from_map_data(data).with_context(foreign)?).with_context(foreign)
+}
+
+/// The network namespace of this process, by inode.
+fn network_namespace() -> anyhow::Result<u32> {
+    let metadata = fs::metadata("/proc/self/ns/net")
+        .context("cannot tell the network namespace: is /proc mounted?")?;
+    // The kernel numbers namespaces with 32 bits (`ns_common::inum`).
+    Ok(metadata.ino() as u32)
 }
 
 fn check_kernel() -> anyhow::Result<()> {

@@ -7,7 +7,7 @@ use std::{
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     str::FromStr,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
@@ -17,12 +17,16 @@ use nix::{
     fcntl::{Flock, FlockArg},
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
+use tokio::time::{Instant, sleep};
 
 /// Where bpffs is mounted by convention (systemd mounts it there).
 const BPFFS: &str = "/sys/fs/bpf";
 
 /// How long a command waits for another one on the same instance.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often it tries meanwhile.
+const LOCK_INTERVAL: Duration = Duration::from_millis(2);
 
 /// One portway among several on a machine; each network namespace can have its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,9 +129,14 @@ impl Instance {
     /// # Errors
     ///
     /// Not root, no bpffs, or another command that does not end.
-    pub fn lock(&self) -> anyhow::Result<Lock> {
+    pub async fn lock(&self) -> anyhow::Result<Lock> {
+        self.lock_within(LOCK_PATIENCE).await
+    }
+
+    /// The same, waiting no longer than `patience`.
+    pub async fn lock_within(&self, patience: Duration) -> anyhow::Result<Lock> {
         check_bpffs()?;
-        let deadline = Instant::now() + LOCK_PATIENCE;
+        let deadline = Instant::now() + patience;
         loop {
             let folder = self.folder();
             DirBuilder::new()
@@ -149,18 +158,34 @@ impl Instance {
                 Err((_, Errno::EWOULDBLOCK)) => {
                     if Instant::now() > deadline {
                         bail!(
-                            "another portway command has been at work on instance {self} for {} s: \
+                            "another portway command has been at work on instance {self} for {} ms: \
                              end it, or try again",
-                            LOCK_PATIENCE.as_secs()
+                            patience.as_millis()
                         );
                     }
-                    std::thread::sleep(Duration::from_millis(5));
+                    sleep(LOCK_INTERVAL).await;
                 }
                 Err((_, error)) => {
                     return Err(error).with_context(|| format!("cannot lock {}", folder.display()));
                 }
             }
         }
+    }
+
+    /// Says that somebody follows this instance, for as long as the guard lives.
+    pub fn watch(&self) -> anyhow::Result<Flock<File>> {
+        let path = self.complete();
+        let folder =
+            File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        Flock::lock(folder, FlockArg::LockSharedNonblock)
+            .map_err(|(_, error)| error)
+            .with_context(|| format!("cannot lock {}", path.display()))
+    }
+
+    /// Whether somebody follows this instance.
+    pub fn is_watched(&self) -> bool {
+        File::open(self.complete())
+            .is_ok_and(|folder| Flock::lock(folder, FlockArg::LockExclusiveNonblock).is_err())
     }
 
     /// Makes the folders that pins go into.

@@ -18,7 +18,7 @@ use dataplane_common::{
 
 use crate::{
     dataplane::{Dataplane, entries},
-    hooks::{self, Preference, Role},
+    hooks::{self, Attached, Hooks, Preference, Role},
     instance::{Instance, Lock},
     netlink::{Netlink, locate::Location, network::Network, watch::Interest},
     placement::Placer,
@@ -119,6 +119,16 @@ impl Reconciler {
             .context("cannot write the record")
     }
 
+    /// Notes, for later commands, whether the external interfaces are those of the default routes.
+    pub fn set_follows_default_routes(&mut self, follows: bool) -> anyhow::Result<()> {
+        let mut record = self.dataplane.record.get(&0, 0)?;
+        record.follows_default_routes = follows.into();
+        self.dataplane
+            .record
+            .set(0, record, 0)
+            .context("cannot write the record")
+    }
+
     /// Does one pass.
     ///
     /// # Errors
@@ -137,10 +147,11 @@ impl Reconciler {
                     .is_some_and(|link| link.is_ethernet)
             })
             .collect();
+        let attached = hooks::attached(&self.dataplane)?;
         for ifindex in &external {
             // The notes of what is others' come before the first packet that they matter to.
-            self.attach(*ifindex, Role::Egress).await?;
-            self.attach(*ifindex, Role::External).await?;
+            self.attach(&attached, *ifindex, Role::Egress).await?;
+            self.attach(&attached, *ifindex, Role::External).await?;
         }
 
         let rows = rows::read(&self.dataplane)?;
@@ -151,7 +162,7 @@ impl Reconciler {
             is_fresh: desired.is_fresh,
         };
         let (mut wanted, interest) = placer.place(desired.publications).await?;
-        let containers = self.attach_containers(&mut wanted).await;
+        let containers = self.attach_containers(&attached, &mut wanted).await;
         let mut outcome = Outcome {
             pending: wanted
                 .iter()
@@ -167,14 +178,7 @@ impl Reconciler {
                 Role::External | Role::Egress => &external,
                 Role::Container => &containers,
             };
-            hooks::detach_others(
-                &self.instance,
-                &mut self.dataplane,
-                &self.netlink,
-                role,
-                keep,
-            )
-            .await?;
+            self.hooks().detach_others(role, keep).await?;
         }
         Ok(outcome)
     }
@@ -221,16 +225,22 @@ impl Reconciler {
 
     /// Attaches the reply program wherever a container is; returns where. A container whose interface
     /// does not take it stays on the slow path.
-    async fn attach_containers(&mut self, wanted: &mut [Wanted]) -> BTreeSet<u32> {
+    async fn attach_containers(
+        &mut self,
+        attached: &[Attached],
+        wanted: &mut [Wanted],
+    ) -> BTreeSet<u32> {
         let mut tried: HashMap<u32, bool> = HashMap::new();
         for wish in wanted {
             let Ok(location) = wish.placement else {
                 continue;
             };
-            let attached = match tried.get(&location.ifindex) {
-                Some(attached) => *attached,
+            let takes_it = match tried.get(&location.ifindex) {
+                Some(takes_it) => *takes_it,
                 None => {
-                    let result = self.attach(location.ifindex, Role::Container).await;
+                    let result = self
+                        .attach(attached, location.ifindex, Role::Container)
+                        .await;
                     if let Err(error) = &result {
                         tracing::warn!("{error:#}");
                     }
@@ -238,26 +248,34 @@ impl Reconciler {
                     result.is_ok()
                 }
             };
-            if !attached {
+            if !takes_it {
                 wish.placement = Err(State::Pending(Waiting::NoHook));
             }
         }
         tried
             .into_iter()
-            .filter_map(|(ifindex, attached)| attached.then_some(ifindex))
+            .filter_map(|(ifindex, takes_it)| takes_it.then_some(ifindex))
             .collect()
     }
 
-    async fn attach(&mut self, ifindex: u32, role: Role) -> anyhow::Result<()> {
-        hooks::attach(
-            &self.instance,
-            &mut self.dataplane,
-            &self.netlink,
-            ifindex,
-            role,
-            self.preference,
-        )
-        .await
+    async fn attach(
+        &mut self,
+        attached: &[Attached],
+        ifindex: u32,
+        role: Role,
+    ) -> anyhow::Result<()> {
+        let preference = self.preference;
+        self.hooks()
+            .attach(attached, ifindex, role, preference)
+            .await
+    }
+
+    fn hooks(&mut self) -> Hooks<'_> {
+        Hooks {
+            instance: &self.instance,
+            dataplane: &mut self.dataplane,
+            netlink: &self.netlink,
+        }
     }
 
     /// Does what the rows lack.

@@ -257,8 +257,10 @@ impl Planner<'_> {
         let Plan { wished, notes, .. } = &mut self.plan;
         wished.retain(|step| {
             if step.needs_root() {
+                let step = step.to_string();
+                let what = step.lines().next().unwrap_or_default();
                 notes.push(format!(
-                    "only root can {step}; tests that need it are skipped"
+                    "only root can {what}; tests that need it are skipped"
                 ));
             }
             !step.needs_root()

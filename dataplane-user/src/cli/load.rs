@@ -2,10 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context as _, bail};
+use anyhow::{anyhow, bail};
 use dataplane_common::layout::DEFAULT_MAX_FLOWS;
 
-use super::args::{LoadArgs, Mode};
+use super::{
+    args::{LoadArgs, Mode},
+    signals::Signals,
+    table::say,
+    unload::tear_down,
+};
 use crate::{
     admission,
     dataplane::{Dataplane, LoadOptions},
@@ -17,20 +22,22 @@ use crate::{
 
 /// Attaches and pins the programs.
 pub async fn load(instance: Instance, args: LoadArgs) -> anyhow::Result<()> {
-    let lock = instance.lock()?;
+    let mut signals = Signals::catch()?;
+    let lock = instance.lock().await?;
     let (mut reconciler, fresh) = open_or_load(&instance, &lock, &args).await?;
-    let result = bring_up(&mut reconciler, &lock, &args).await;
+    let result = tokio::select! {
+        result = bring_up(&mut reconciler, &lock, &args) => result,
+        () = signals.next() => Err(anyhow!("interrupted")),
+    };
     match result {
         Ok(summary) => {
-            println!(
-                "{}: {summary}",
-                if fresh { "loaded" } else { "already loaded" }
-            );
+            let what = if fresh { "loaded" } else { "already loaded" };
+            say(format_args!("{what}: {summary}"));
             Ok(())
         }
         Err(error) => {
             if fresh {
-                super::unload::tear_down(&instance, &lock).await?;
+                tear_down(&instance, &lock).await?;
             }
             Err(error)
         }
@@ -48,6 +55,8 @@ pub async fn open_or_load(
     }
     let fresh = !instance.is_loaded()?;
     let dataplane = if fresh {
+        // What an interrupted load has left.
+        tear_down(instance, lock).await?;
         let options = LoadOptions {
             max_flows: args.max_flows.unwrap_or(DEFAULT_MAX_FLOWS),
             trace: args.trace,
@@ -58,11 +67,21 @@ pub async fn open_or_load(
         check_options(&dataplane, args)?;
         dataplane
     };
-    let mut reconciler = Reconciler::new(instance.clone(), dataplane)?;
-    if let Some(preference) = args.tc_hook {
-        reconciler.prefer(preference)?;
+    let prepared = Reconciler::new(instance.clone(), dataplane).and_then(|mut reconciler| {
+        if let Some(preference) = args.tc_hook {
+            reconciler.prefer(preference)?;
+        }
+        Ok(reconciler)
+    });
+    match prepared {
+        Ok(reconciler) => Ok((reconciler, fresh)),
+        Err(error) => {
+            if fresh {
+                instance.remove_pins(lock)?;
+            }
+            Err(error)
+        }
     }
-    Ok((reconciler, fresh))
 }
 
 /// Refuses options that are settled when an instance is loaded, and were settled otherwise.
@@ -93,6 +112,11 @@ pub async fn bring_up(
     };
     let decision = admission::decide(request)?;
     let external = external_interfaces(reconciler, &args.external).await?;
+    if !args.external.is_empty() {
+        reconciler.set_follows_default_routes(false)?;
+    } else if hooks::attached(&reconciler.dataplane)?.is_empty() {
+        reconciler.set_follows_default_routes(true)?;
+    }
     admission::enforce(&mut reconciler.dataplane, request, &decision)?;
 
     let published = rows::read(&reconciler.dataplane)?;
@@ -147,14 +171,20 @@ pub async fn external_interfaces(
     if !external.is_empty() {
         return Ok(external);
     }
+    let mut unfit = None;
     for ifindex in reconciler.netlink.default_interfaces().await? {
         let name = hooks::interface_name(ifindex)?;
-        external.insert(
-            reconciler
-                .netlink
-                .external_interface(&name)
-                .await
-                .context("the default route's interface will not do: name one with --external")?,
+        match reconciler.netlink.external_interface(&name).await {
+            Ok(ifindex) => {
+                external.insert(ifindex);
+            }
+            // A VPN's, say, beside the one that clients come in by.
+            Err(error) => unfit = Some(error),
+        }
+    }
+    if let Some(error) = unfit.filter(|_| external.is_empty()) {
+        return Err(
+            error.context("the default route's interface will not do: name one with --external")
         );
     }
     if external.is_empty() {

@@ -5,6 +5,7 @@
 //! | [`args`] | every flag, defined once |
 //! | [`config`] | `--config FILE` |
 //! | `run`, `load`, `unload`, `publish`, `unpublish`, `ls`, `status`, `flows` | the command of that name |
+//! | [`signals`] | SIGINT and SIGTERM |
 //! | [`table`] | tables for people, JSON for programs |
 
 pub mod args;
@@ -14,12 +15,13 @@ mod load;
 mod ls;
 mod publish;
 mod run;
+pub mod signals;
 mod status;
 pub mod table;
 mod unload;
 mod unpublish;
 
-use std::process::ExitCode;
+use std::{io::IsTerminal as _, process::ExitCode};
 
 use clap::Parser as _;
 
@@ -44,6 +46,7 @@ pub fn main() -> ExitCode {
                 .from_env_lossy(),
         )
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .without_time()
         .with_target(false)
         .init();

@@ -3,12 +3,13 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener, UdpSocket},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context as _, anyhow, bail};
+use tokio::time::{Instant, sleep};
 
-use super::{UsageError, load::external_interfaces};
+use super::{UsageError, load::external_interfaces, table::say};
 use crate::{
     admission,
     desired::conflict,
@@ -28,47 +29,63 @@ const INTERVAL: Duration = Duration::from_millis(10);
 /// Publishes a port or a range, and returns when it is active or its container does not answer.
 pub async fn publish(instance: Instance, spec: &str) -> anyhow::Result<()> {
     let publication = parse(spec)?;
-    let lock = instance.lock()?;
-    let mut reconciler = Reconciler::open(instance)?;
-    let rows = rows::read(&reconciler.dataplane)?;
-    check_free(&publication, &rows)?;
-    let request = admission::requested(&reconciler.dataplane)?;
-    let decision = admission::decide(request)?;
-    admission::enforce(&mut reconciler.dataplane, request, &decision)?;
+    let deadline = Instant::now() + PATIENCE;
+    let mut is_new = true;
+    let state = loop {
+        let state = attempt(&instance, &publication, is_new).await?;
+        is_new = false;
+        if state != State::Pending(Waiting::Silent) || Instant::now() > deadline {
+            break state;
+        }
+        sleep(INTERVAL).await;
+    };
+    match state {
+        State::Active => say(format_args!("{publication}: active")),
+        State::Pending(_) => say(format_args!(
+            "{publication}: pending: {}; `portway run` activates it when it does, or publish it again",
+            state.reason()
+        )),
+        State::Declined(_) => say(format_args!("{publication}: declined: {}", state.reason())),
+    }
+    Ok(())
+}
 
+/// One pass with the publication among what is wanted. The lock is not held from one to the next, so that
+/// nobody waits for a silent container but this command.
+async fn attempt(
+    instance: &Instance,
+    publication: &Publication,
+    is_new: bool,
+) -> anyhow::Result<State> {
+    let lock = instance.lock().await?;
+    let mut reconciler = Reconciler::open(instance.clone())?;
+    let rows = rows::read(&reconciler.dataplane)?;
+    if is_new {
+        check_free(publication, &rows)?;
+        let request = admission::requested(&reconciler.dataplane)?;
+        let decision = admission::decide(request)?;
+        admission::enforce(&mut reconciler.dataplane, request, &decision)?;
+    } else if !rows
+        .iter()
+        .any(|row| is_same(&row.publication, publication))
+    {
+        bail!("{publication} has been taken back by another command");
+    }
     let others = rows.into_iter().map(|row| row.publication);
     let desired = Desired {
         publications: others
-            .filter(|there| !is_same(there, &publication))
+            .filter(|there| !is_same(there, publication))
             .chain([publication.clone()])
             .collect(),
         external: external_interfaces(&reconciler, &[]).await?,
         is_fresh: false,
     };
-    let deadline = Instant::now() + PATIENCE;
-    let state = loop {
-        reconciler.reconcile(&lock, desired.clone()).await?;
-        let state = rows::read(&reconciler.dataplane)?
-            .into_iter()
-            .find(|row| is_same(&row.publication, &publication))
-            .map(|row| row.state);
-        match state {
-            Some(State::Pending(Waiting::Silent)) if Instant::now() < deadline => {
-                tokio::time::sleep(INTERVAL).await;
-            }
-            Some(state) => break state,
-            None => bail!("{publication} was taken back by another command"),
-        }
-    };
-    match state {
-        State::Active => println!("{publication}: active"),
-        State::Pending(_) => println!(
-            "{publication}: pending: {}; `portway run` activates it when it does, or publish it again",
-            state.reason()
-        ),
-        State::Declined(_) => println!("{publication}: declined: {}", state.reason()),
-    }
-    Ok(())
+    reconciler.reconcile(&lock, desired).await?;
+    rows::read(&reconciler.dataplane)?
+        .into_iter()
+        .find(|row| is_same(&row.publication, publication))
+        .map(|row| row.state)
+        .context("the publication is not in the table")
 }
 
 /// Reads a SPEC; a bad one is wrong usage.

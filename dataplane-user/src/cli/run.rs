@@ -1,10 +1,15 @@
 //! `portway run`.
 
+use anyhow::anyhow;
+
 use super::{
     args::RunArgs,
     config,
     load::{bring_up, open_or_load},
-    publish, unload,
+    publish,
+    signals::Signals,
+    table::say,
+    unload::tear_down,
 };
 use crate::{
     controller::{Controller, External},
@@ -26,33 +31,40 @@ pub async fn run(instance: Instance, args: RunArgs) -> anyhow::Result<()> {
         .collect::<anyhow::Result<Vec<_>>>()?;
     let endpoint = endpoint(&args)?;
 
-    let lock = instance.lock()?;
+    let mut signals = Signals::catch()?;
+    let lock = instance.lock().await?;
     let (mut reconciler, fresh) = open_or_load(&instance, &lock, &args.load).await?;
-    let external = match start(&mut reconciler, &lock, &args, publications).await {
+    let started = tokio::select! {
+        result = start(&mut reconciler, &lock, &args, publications) => result,
+        () = signals.next() => Err(anyhow!("interrupted")),
+    };
+    let external = match started {
         Ok(external) => external,
         Err(error) => {
             if fresh {
-                unload::tear_down(&instance, &lock).await?;
+                tear_down(&instance, &lock).await?;
             }
             return Err(error);
         }
     };
     let load_id = instance.load_id();
+    let watching = instance.watch()?;
     drop(lock);
     let mut controller = Controller::new(reconciler, external);
     let result = match args.load.trace.then(|| controller.print_trace()) {
         Some(Err(error)) => Err(error),
-        _ => controller.run(endpoint).await,
+        _ => controller.run(endpoint, &mut signals).await,
     };
+    drop(watching);
     if !fresh {
-        println!("left loaded, as it was found");
+        say("left loaded, as it was found");
         return result;
     }
-    let lock = instance.lock()?;
+    let lock = instance.lock().await?;
     // Another command may have unloaded it, or loaded it anew; then it is not ours any more.
     if instance.load_id() == load_id {
-        unload::tear_down(&instance, &lock).await?;
-        println!("unloaded");
+        tear_down(&instance, &lock).await?;
+        say("unloaded");
     }
     result
 }
@@ -76,19 +88,24 @@ async fn start(
     args: &RunArgs,
     publications: Vec<Publication>,
 ) -> anyhow::Result<External> {
-    let adopted: std::collections::BTreeSet<_> = hooks::attached(&reconciler.dataplane)?
-        .into_iter()
-        .filter(|attached| attached.role == Role::External)
-        .map(|attached| attached.ifindex)
-        .collect();
     let summary = bring_up(reconciler, lock, &args.load).await?;
-    println!("portway {}: {summary}", env!("CARGO_PKG_VERSION"));
+    say(format_args!(
+        "portway {}: {summary}",
+        env!("CARGO_PKG_VERSION")
+    ));
+    let record = reconciler.dataplane.record.get(&0, 0)?;
     let external = if !args.load.external.is_empty() {
         External::Named(args.load.external.clone())
-    } else if adopted.is_empty() {
+    } else if record.follows_default_routes == 1 {
         External::DefaultRoutes
     } else {
-        External::Adopted(adopted)
+        External::Adopted(
+            hooks::attached(&reconciler.dataplane)?
+                .into_iter()
+                .filter(|attached| attached.role == Role::External)
+                .map(|attached| attached.ifindex)
+                .collect(),
+        )
     };
     for publication in publications {
         let rows = rows::read(&reconciler.dataplane)?;

@@ -93,13 +93,22 @@ fn read(instance: &Instance, dataplane: &Dataplane) -> anyhow::Result<Status> {
         version: rows::decode_text(&record.version),
         admission: AdmissionStatus {
             mode: admission::word(Admission::from_number(settings.admission)),
-            why: rows::decode_text(&record.admission_why),
+            why: why(instance, dataplane)?,
         },
         external: external.into_values().collect(),
         ports: rows::read(dataplane)?.len(),
         flows: live(dataplane, monotonic_seconds()?)?.len(),
         counters,
     })
+}
+
+fn why(instance: &Instance, dataplane: &Dataplane) -> anyhow::Result<String> {
+    let record = dataplane.record.get(&0, 0)?;
+    let mut why = rows::decode_text(&record.admission_why);
+    if admission::requested(dataplane)? == admission::Request::Auto && !instance.is_watched() {
+        why.push_str("; looked at once, as no `portway run` follows the rules");
+    }
+    Ok(why)
 }
 
 fn text(status: &Status) -> String {

@@ -1,34 +1,43 @@
 //! `portway unload`.
 
+use super::table::say;
 use crate::{
     dataplane::Dataplane,
-    hooks::{self, Role},
+    hooks::{Hooks, Role},
     instance::{Instance, Lock},
     netlink::Netlink,
 };
 
 /// Detaches and removes everything.
 pub async fn unload(instance: Instance) -> anyhow::Result<()> {
-    let lock = instance.lock()?;
+    let lock = instance.lock().await?;
     let was_loaded = instance.is_loaded()?;
     tear_down(&instance, &lock).await?;
     if was_loaded {
-        println!("unloaded");
+        say("unloaded");
     } else {
-        println!("nothing to do: instance {instance} is not loaded");
+        say(format_args!(
+            "nothing to do: instance {instance} is not loaded"
+        ));
     }
     Ok(())
 }
 
-/// Detaches and removes everything, also what an interrupted load has left.
+/// Detaches and removes everything, also what an interrupted load has left. Goes on after an error and
+/// returns the first.
 pub async fn tear_down(instance: &Instance, lock: &Lock) -> anyhow::Result<()> {
     // Without its maps there is nothing to be known of clsact filters; pins can go all the same.
     let mut result = Ok(());
     if let Ok(mut dataplane) = Dataplane::open_maps(instance) {
+        dataplane.check_namespace(instance)?;
         let netlink = Netlink::connect()?;
+        let mut hooks = Hooks {
+            instance,
+            dataplane: &mut dataplane,
+            netlink: &netlink,
+        };
         for role in Role::ALL {
-            let detached =
-                hooks::detach_others(instance, &mut dataplane, &netlink, role, &[].into()).await;
+            let detached = hooks.detach_others(role, &[].into()).await;
             result = result.and(detached);
         }
     }

@@ -2,7 +2,7 @@
 
 use anyhow::{anyhow, bail};
 
-use super::{UsageError, load::external_interfaces};
+use super::{UsageError, load::external_interfaces, table::say};
 use crate::{
     instance::Instance,
     publication::{Publication, Source},
@@ -14,7 +14,7 @@ use crate::{
 /// Takes back a static publication.
 pub async fn unpublish(instance: Instance, spec: &str) -> anyhow::Result<()> {
     let unpublish = Unpublish::parse(spec).map_err(|error| UsageError(anyhow!(error)))?;
-    let lock = instance.lock()?;
+    let lock = instance.lock().await?;
     let mut reconciler = Reconciler::open(instance)?;
     let is_meant = |there: &Publication| {
         there.source == Source::Static
@@ -35,7 +35,7 @@ pub async fn unpublish(instance: Instance, spec: &str) -> anyhow::Result<()> {
     };
     reconciler.reconcile(&lock, desired).await?;
     for there in matching {
-        println!("{there}: no longer published");
+        say(format_args!("{there}: no longer published"));
     }
     Ok(())
 }

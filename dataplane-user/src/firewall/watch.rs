@@ -22,8 +22,10 @@ const NFTABLES_GROUP: u32 = 7;
 /// How often the rules are looked at without being told of a change.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// A change of rules comes as many messages; the rest of them is waited for this long.
-const SETTLING: Duration = Duration::from_millis(20);
+/// A change of rules comes as many messages: Docker makes its rules for a network one by one, and a half of
+/// them looks like somebody else's. The rest is waited for this long, but not for ever.
+const SETTLING: Duration = Duration::from_millis(100);
+const SETTLED_AT_LAST: Duration = Duration::from_millis(500);
 
 /// Sends the verdict on `family`'s rules in this network namespace, now and whenever it changes, until
 /// nobody listens any more.
@@ -63,5 +65,7 @@ async fn next_change(notifications: &mut io::Result<TokioSocket>) {
     };
     // An error is an overrun: there were changes, too many to tell.
     let _ = socket.recv_from_full().await;
-    while timeout(SETTLING, socket.recv_from_full()).await.is_ok() {}
+    let settled = async { while timeout(SETTLING, socket.recv_from_full()).await.is_ok() {} };
+    // Running out of this time is no error.
+    let _ = timeout(SETTLED_AT_LAST, settled).await;
 }

@@ -145,6 +145,34 @@ impl Netlink {
         Ok(false)
     }
 
+    /// Whether an interface's clsact qdisc has a filter of this priority.
+    pub async fn has_filter(
+        &self,
+        ifindex: u32,
+        is_ingress: bool,
+        priority: u16,
+    ) -> anyhow::Result<bool> {
+        let request = self.handle.traffic_filter(ifindex as i32).get();
+        let mut filters = if is_ingress {
+            request.ingress().execute()
+        } else {
+            request.egress().execute()
+        };
+        loop {
+            match filters.try_next().await {
+                Ok(Some(filter)) => {
+                    // The upper half of `tcm_info` (include/uapi/linux/pkt_sched.h).
+                    if filter.header.info >> 16 == u32::from(priority) {
+                        return Ok(true);
+                    }
+                }
+                // Without the qdisc the kernel refuses to list its filters.
+                Ok(None) | Err(rtnetlink::Error::NetlinkError(_)) => return Ok(false),
+                Err(error) => return Err(error).context("cannot list filters"),
+            }
+        }
+    }
+
     /// Removes an interface's clsact qdisc if nobody has a filter there any more.
     pub async fn remove_unused_clsact(&self, ifindex: u32) -> anyhow::Result<()> {
         let index = ifindex as i32;
