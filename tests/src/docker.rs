@@ -18,6 +18,7 @@ use serde_json::json;
 
 use crate::{
     daemon::Daemon,
+    guest,
     host::Host,
     image,
     lab::{CLIENTS, Lab},
@@ -192,7 +193,26 @@ pub fn command(host: &Host, args: &str) -> Cmd {
 /// # Errors
 /// With what Docker said.
 pub fn docker(host: &Host, args: &str) -> Result<String> {
-    command(host, args).text()
+    let said = command(host, args).text()?;
+    if let Some(name) = args
+        .strip_prefix("run -d --name ")
+        .and_then(|rest| rest.split_whitespace().next())
+    {
+        wait_serving(host, name)?;
+    }
+    Ok(said)
+}
+
+/// Waits until the servers of a container that has just been started listen; Docker says that it runs some
+/// time before.
+///
+/// # Errors
+/// They do not come.
+pub fn wait_serving(host: &Host, name: &str) -> Result<()> {
+    wait::until_true(&format!("the servers of {name}"), PATIENCE, || {
+        let logs = try_docker(host, &format!("logs {name}"))?;
+        Ok(logs.stdout.lines().any(|line| line == guest::READY))
+    })
 }
 
 /// Runs `docker ARGS`, which may fail.

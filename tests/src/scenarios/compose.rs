@@ -61,6 +61,9 @@ fn play(stage: &mut Stage<'_>) -> Result<()> {
         }
         None => by_hand(stage)?,
     }
+    for service in ["nginx", "client1", "client2"] {
+        docker::wait_serving(&stage.lab.host, service)?;
+    }
     stage.without_and_with(|pass| {
         for client in ["client1", "client2"] {
             pass.inside(client, "nginx:80", "nginx:80", GREETING)?;
