@@ -16,7 +16,10 @@ pub const MAX_LOCAL_ADDRESSES: u32 = 16_384;
 /// Interfaces that programs may be attached to.
 pub const MAX_HOOKS: u32 = 16_384;
 
-/// Flows of one family, unless the user says otherwise.
+/// Flows of one family that only the client has been heard of.
+pub const MAX_OPENING: u32 = 65_536;
+
+/// Established flows of one family, unless the user says otherwise.
 pub const DEFAULT_MAX_FLOWS: u32 = 262_144;
 
 /// Flows of one family whose client the container sees under another port.
@@ -41,8 +44,10 @@ pub mod maps {
     pub const BACKENDS: &str = "BACKENDS";
     /// Per-CPU [`Traffic`](crate::published::Traffic) by backend number.
     pub const TRAFFIC: &str = "TRAFFIC";
-    /// [`Flow`](crate::flow::Flow) by [`FlowKey`](crate::flow::FlowKey), IPv4.
+    /// [`Flow`](crate::flow::Flow) by [`FlowKey`](crate::flow::FlowKey): established ones, IPv4.
     pub const FLOWS_V4: &str = "FLOWS_V4";
+    /// The same: those that only the client has been heard of.
+    pub const OPENING_V4: &str = "OPENING_V4";
     /// Client port by [`OuterTuple`](crate::flow::OuterTuple), where the container sees another, IPv4.
     pub const REMAPPED_V4: &str = "REMAPPED_V4";
     /// Seconds of the monotonic clock by [`OuterTuple`](crate::flow::OuterTuple): what is not ours, IPv4.
@@ -64,6 +69,7 @@ pub mod maps {
         BACKENDS,
         TRAFFIC,
         FLOWS_V4,
+        OPENING_V4,
         REMAPPED_V4,
         FOREIGN_V4,
         ROWS,

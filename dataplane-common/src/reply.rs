@@ -2,7 +2,7 @@
 
 use crate::{
     family::Family,
-    flow::{Direction, FlowKey},
+    flow::{Direction, FlowKey, State},
     forward::{is_route_stale, set_route},
     headers::{Ethernet, Ports},
     packet::Packet,
@@ -46,7 +46,7 @@ pub fn reply<F: Family, P: Packet, T: Tables<F>>(
         padding8: 0,
         padding16: 0,
     };
-    let (reply, backend) = tables
+    let (reply, backend, is_first) = tables
         .with_flow(&key, |flow| {
             let settings = tables.settings();
             // While nobody has seen a packet of it but us, nobody but us can translate its replies: the
@@ -80,6 +80,7 @@ pub fn reply<F: Family, P: Packet, T: Tables<F>>(
             if !parsed.fits(u32::from(flow.external_mtu)) {
                 return Err(Reason::Mtu);
             }
+            let is_first = flow.state() == State::Opening;
             flow.observe(Direction::Reply, parsed.flags, now);
             flow.traffic.count_out(network.length);
             let reply = Reply {
@@ -92,9 +93,12 @@ pub fn reply<F: Family, P: Packet, T: Tables<F>>(
                 ifindex: flow.external_ifindex,
                 next_hop: flow.next_hop,
             };
-            Ok((reply, flow.backend))
+            Ok((reply, flow.backend, is_first))
         })
         .unwrap_or(Err(Reason::NotAReply))?;
+    if is_first {
+        tables.establish(&key);
+    }
     tables.with_traffic(backend, |traffic| traffic.count_out(network.length));
     Ok(reply)
 }

@@ -44,19 +44,23 @@ pub trait Tables<F: Family> {
     /// The backend with this number, dead or alive.
     fn backend(&self, number: u32) -> Option<&Backend>;
 
-    /// Calls `with` on the flow, if there is one.
+    /// Calls `with` on the flow, if there is one, established or not.
     fn with_flow<R>(
         &self,
         key: &FlowKey<F::Address>,
         with: impl FnOnce(&mut Flow<F::Address>) -> R,
     ) -> Option<R>;
 
-    /// Adds or replaces a flow.
+    /// Adds a flow that only its client has been heard of, in place of any other with its key.
     fn insert_flow(
         &self,
         key: &FlowKey<F::Address>,
         flow: &Flow<F::Address>,
     ) -> Result<(), TableFull>;
+
+    /// Keeps a flow among the established ones, now that its container has answered. A flood of new
+    /// flows does not reach it there.
+    fn establish(&self, key: &FlowKey<F::Address>);
 
     /// The port that the container sees a client under, where it is not the client's own.
     fn remapped(&self, tuple: &OuterTuple<F::Address>) -> Option<Be16>;

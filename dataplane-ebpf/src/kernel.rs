@@ -101,7 +101,9 @@ impl Tables<V4> for Kernel {
         key: &FlowKey<Be32>,
         with: impl FnOnce(&mut Flow<Be32>) -> R,
     ) -> Option<R> {
-        let flow = maps::FLOWS_V4.get_ptr_mut(key)?;
+        let flow = maps::FLOWS_V4
+            .get_ptr_mut(key)
+            .or_else(|| maps::OPENING_V4.get_ptr_mut(key))?;
         // SAFETY: the entry's memory stays a flow's for as long as the program runs. Other CPUs may
         // write to it meanwhile: every field is an integer that is read and written on its own, and
         // none decides alone over where a packet goes but `backend`, whose generation is compared.
@@ -110,7 +112,22 @@ impl Tables<V4> for Kernel {
 
     #[inline(always)]
     fn insert_flow(&self, key: &FlowKey<Be32>, flow: &Flow<Be32>) -> Result<(), TableFull> {
-        maps::FLOWS_V4.insert(key, flow, 0).map_err(|_| TableFull)
+        // One that is over would be found first. Not there is the usual case, and no error.
+        let _ = maps::FLOWS_V4.remove(key);
+        maps::OPENING_V4.insert(key, flow, 0).map_err(|_| TableFull)
+    }
+
+    #[inline(always)]
+    fn establish(&self, key: &FlowKey<Be32>) {
+        let Some(flow) = maps::OPENING_V4.get_ptr(key) else {
+            return;
+        };
+        // SAFETY: as for `with_flow`; the helper copies it.
+        let flow = unsafe { &*flow };
+        // It is found in either table, so it only goes from the one when it is in the other.
+        if maps::FLOWS_V4.insert(key, flow, 0).is_ok() {
+            let _ = maps::OPENING_V4.remove(key);
+        }
     }
 
     #[inline(always)]

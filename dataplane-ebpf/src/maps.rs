@@ -9,7 +9,7 @@ use dataplane_common::{
     headers::{Be16, Be32},
     layout::{
         DEFAULT_MAX_FLOWS, MAX_BACKENDS, MAX_BOUND_PORTS, MAX_FOREIGN, MAX_HOOKS,
-        MAX_LOCAL_ADDRESSES, MAX_REMAPPED,
+        MAX_LOCAL_ADDRESSES, MAX_OPENING, MAX_REMAPPED,
     },
     published::{Backend, BoundPort, PORT_SLOTS, PortSlot, Traffic},
     reason::Counter,
@@ -46,6 +46,10 @@ pub static TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries(MAX_BAC
 #[map]
 pub static FLOWS_V4: LruHashMap<FlowKey<Be32>, Flow<Be32>> =
     LruHashMap::with_max_entries(DEFAULT_MAX_FLOWS, 0);
+
+#[map]
+pub static OPENING_V4: LruHashMap<FlowKey<Be32>, Flow<Be32>> =
+    LruHashMap::with_max_entries(MAX_OPENING, 0);
 
 #[map]
 pub static REMAPPED_V4: LruHashMap<OuterTuple<Be32>, Be16> =

@@ -47,8 +47,10 @@ pub struct Dataplane {
     pub backends: Array<MapData, Backend>,
     /// Traffic by backend.
     pub traffic: PerCpuArray<MapData, Traffic>,
-    /// IPv4 flows.
+    /// Established IPv4 flows.
     pub flows_v4: HashMap<MapData, FlowKey<Be32>, Flow<Be32>>,
+    /// IPv4 flows that only the client has been heard of.
+    pub opening_v4: HashMap<MapData, FlowKey<Be32>, Flow<Be32>>,
     /// What is published.
     pub rows: HashMap<MapData, u32, Row>,
     /// What is attached where.
@@ -162,6 +164,7 @@ impl Dataplane {
             backends: open(instance, maps::BACKENDS, None)?,
             traffic: open(instance, maps::TRAFFIC, None)?,
             flows_v4: open(instance, maps::FLOWS_V4, None)?,
+            opening_v4: open(instance, maps::OPENING_V4, None)?,
             rows: open(instance, maps::ROWS, None)?,
             hooks: open(instance, maps::HOOKS, None)?,
             record: open(instance, maps::RECORD, Some(1))?,

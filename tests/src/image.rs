@@ -54,10 +54,10 @@ pub(crate) fn import(host: &Host) -> Result<()> {
 /// # Errors
 /// It is not.
 pub fn busybox() -> Result<PathBuf> {
-    let places = ["/bin/busybox", "/usr/bin/busybox"];
+    let places = ["/bin/busybox", "/usr/bin/busybox", "/usr/sbin/busybox"];
     match places.iter().map(Path::new).find(|path| path.is_file()) {
         Some(path) => Ok(path.to_owned()),
-        None => bail!("no busybox: apt-get install busybox-static"),
+        None => bail!("no busybox on this machine: install the package of that name"),
     }
 }
 

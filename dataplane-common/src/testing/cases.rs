@@ -71,7 +71,10 @@ fn send_out(world: &World, packet: &Buffer) -> Result<Buffer, Reason> {
 
 fn expect_left_alone(world: &World, packet: &Buffer, reason: Reason) {
     assert_eq!(send_in(world, packet), Err(reason));
-    assert!(world.flows.borrow().is_empty(), "and leaves no flow behind");
+    assert!(
+        world.flows.borrow().is_empty() && world.opening.borrow().is_empty(),
+        "and leaves no flow behind"
+    );
 }
 
 #[test]
@@ -175,7 +178,7 @@ fn a_publication_on_one_address_holds_there_only() {
     assert!(send_in(&world, &spec.build()).is_ok());
     // Published there, but no longer an address of the host.
     world.local.remove(&SECOND_HOST);
-    world.flows.borrow_mut().clear();
+    world.opening.borrow_mut().clear();
     expect_left_alone(&world, &spec.build(), Reason::NotLocal);
 }
 
@@ -645,6 +648,29 @@ fn a_full_table_leaves_new_flows_to_the_kernel() {
     let mut world = World::new();
     world.is_full = true;
     expect_left_alone(&world, &from_client().build(), Reason::TableFull);
+}
+
+#[test]
+fn an_answered_flow_is_out_of_a_floods_reach() {
+    let world = World::new();
+    assert!(send_in(&world, &tcp(from_client(), SYN).build()).is_ok());
+    assert_eq!(
+        (world.opening.borrow().len(), world.flows.borrow().len()),
+        (1, 0)
+    );
+    assert!(send_out(&world, &tcp(from_container(), SYN | ACK).build()).is_ok());
+    assert_eq!(
+        (world.opening.borrow().len(), world.flows.borrow().len()),
+        (0, 1)
+    );
+    assert!(send_in(&world, &tcp(from_client(), ACK).build()).is_ok());
+    // Another connection of the same tuple begins where all do.
+    assert!(send_out(&world, &tcp(from_container(), FIN_ACK).build()).is_ok());
+    assert!(send_in(&world, &tcp(from_client(), SYN).build()).is_ok());
+    assert_eq!(
+        (world.opening.borrow().len(), world.flows.borrow().len()),
+        (1, 0)
+    );
 }
 
 #[test]

@@ -37,7 +37,10 @@ pub struct World {
     pub bound_ports: HashMap<BoundPort<Be32>, PortSlot>,
     pub local: HashSet<Be32>,
     pub backends: HashMap<u32, Backend>,
+    /// Established flows.
     pub flows: RefCell<HashMap<FlowKey<Be32>, Flow<Be32>>>,
+    /// Flows that only the client has been heard of.
+    pub opening: RefCell<HashMap<FlowKey<Be32>, Flow<Be32>>>,
     pub remapped: RefCell<HashMap<OuterTuple<Be32>, Be16>>,
     pub foreign: RefCell<HashMap<OuterTuple<Be32>, u32>>,
     /// The next number that `random` gives.
@@ -75,6 +78,7 @@ impl World {
             local: [HOST, SECOND_HOST].into(),
             backends: [(1, backend)].into(),
             flows: RefCell::default(),
+            opening: RefCell::default(),
             remapped: RefCell::default(),
             foreign: RefCell::default(),
             random: Cell::new(0),
@@ -102,9 +106,13 @@ impl World {
     }
 
     pub fn only_flow(&self) -> Flow<Be32> {
-        let flows = self.flows.borrow();
-        assert_eq!(flows.len(), 1, "one flow");
-        *flows.values().next().expect("a flow")
+        let (flows, opening) = (self.flows.borrow(), self.opening.borrow());
+        assert_eq!(flows.len() + opening.len(), 1, "one flow");
+        *flows
+            .values()
+            .chain(opening.values())
+            .next()
+            .expect("a flow")
     }
 }
 
@@ -144,15 +152,26 @@ impl Tables<V4> for World {
         key: &FlowKey<Be32>,
         with: impl FnOnce(&mut Flow<Be32>) -> R,
     ) -> Option<R> {
-        self.flows.borrow_mut().get_mut(key).map(with)
+        let (mut flows, mut opening) = (self.flows.borrow_mut(), self.opening.borrow_mut());
+        flows
+            .get_mut(key)
+            .or_else(|| opening.get_mut(key))
+            .map(with)
     }
 
     fn insert_flow(&self, key: &FlowKey<Be32>, flow: &Flow<Be32>) -> Result<(), TableFull> {
         if self.is_full {
             return Err(TableFull);
         }
-        self.flows.borrow_mut().insert(*key, *flow);
+        self.flows.borrow_mut().remove(key);
+        self.opening.borrow_mut().insert(*key, *flow);
         Ok(())
+    }
+
+    fn establish(&self, key: &FlowKey<Be32>) {
+        if let Some(flow) = self.opening.borrow_mut().remove(key) {
+            self.flows.borrow_mut().insert(*key, flow);
+        }
     }
 
     fn remapped(&self, tuple: &OuterTuple<Be32>) -> Option<Be16> {

@@ -82,6 +82,7 @@ pub fn live(dataplane: &Dataplane, now: u32) -> anyhow::Result<Vec<(FlowKey<Be32
         .map(|row| (row.number, row.backend.generation))
         .collect();
     let mut flows = entries(&dataplane.flows_v4)?;
+    flows.extend(entries(&dataplane.opening_v4)?);
     flows.retain(|(key, flow)| {
         !flow.is_expired(key.protocol, now) && backends.get(&flow.backend) == Some(&flow.generation)
     });
