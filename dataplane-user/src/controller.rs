@@ -18,7 +18,7 @@ use crate::{
     desired,
     docker::{Endpoint, Provider, Snapshot},
     firewall::{self, Verdict},
-    hooks,
+    hooks::{self, Role},
     instance::Lock,
     netlink::watch::{Change, Interest, Watch},
     publication::Source,
@@ -50,7 +50,7 @@ const TRACE_INTERVAL: Duration = Duration::from_millis(100);
 pub enum External {
     /// These, by name; one that goes away is attached again when it is back.
     Named(Vec<String>),
-    /// Those of the default routes, wherever these go.
+    /// Those that default routes lead to, now or earlier in the life of this load.
     DefaultRoutes,
     /// Those that were attached when this process came.
     Adopted(BTreeSet<u32>),
@@ -222,7 +222,15 @@ impl Controller {
 
     async fn external_interfaces(&self) -> anyhow::Result<BTreeSet<u32>> {
         match &self.external {
-            External::DefaultRoutes => self.reconciler.netlink.default_interfaces().await,
+            External::DefaultRoutes => {
+                let mut interfaces = self.reconciler.netlink.default_interfaces().await?;
+                // A default route may go for a moment, or for good, with clients still coming: what was
+                // external stays so while it is there.
+                let attached = hooks::attached(&self.reconciler.dataplane)?;
+                let external = attached.iter().filter(|there| there.role == Role::External);
+                interfaces.extend(external.map(|there| there.ifindex));
+                Ok(interfaces)
+            }
             External::Adopted(interfaces) => Ok(interfaces.clone()),
             External::Named(names) => Ok(names
                 .iter()

@@ -1,6 +1,6 @@
 //! Either kind of TC hook does the same, and goes without a trace.
 
-use std::process::ExitCode;
+use std::{net::Ipv4Addr, process::ExitCode};
 
 use anyhow::{Result, ensure};
 use portway_tests::{
@@ -8,8 +8,9 @@ use portway_tests::{
     conversation,
     footprint::{self, Footprint},
     harness::{self, Test},
-    lab::{EXTERNAL, HOST, Lab},
+    lab::{CLIENTS, EXTERNAL, HOST, Lab},
     portway::Portway,
+    wait::{self, PATIENCE},
 };
 
 fn main() -> ExitCode {
@@ -18,7 +19,59 @@ fn main() -> ExitCode {
         Test::of_portway("clsact", || through("clsact")),
         Test::of_portway("load_and_unload_can_be_repeated", repeated),
         Test::of_portway("somebody_elses_clsact_stays", others_clsact),
+        Test::of_portway(
+            "a_clsact_filter_that_was_removed_comes_back",
+            removed_clsact,
+        ),
+        Test::of_portway("hooks_outlast_a_default_route", default_route),
     ])
+}
+
+/// A filter removed by hand, with its qdisc: `run` attaches it again.
+fn removed_clsact() -> Result<()> {
+    let lab = Lab::new()?;
+    let web = Container::new(&lab.host, 1)?.serve(&["http/8080"])?;
+    let portway = Portway::new(&lab.host)?;
+    let run = portway.run(&format!(
+        "--no-docker --admission direct --tc-hook clsact --publish 9000:{}:8080",
+        web.address
+    ))?;
+    portway.wait_active("tcp", 9000)?;
+    for (count, interface) in [EXTERNAL, "c1"].into_iter().enumerate() {
+        let tc = lab.host.command("tc");
+        tc.args(["qdisc", "del", "dev", interface, "clsact"])
+            .text()?;
+        // Any change in the network makes it look.
+        let address = format!("address add 10.99.1.{count}/32 dev {EXTERNAL}");
+        lab.host.ip(&address)?;
+        wait::until_true(interface, PATIENCE, || {
+            let (answer, used) = portway.measure(|| Ok(lab.get_from_outside(9000)))?;
+            Ok(answer.is_ok() && used.both_ways())
+        })?;
+    }
+    portway.interrupt(&run)
+}
+
+/// Clients still come while the default route is away, as it is when a link flaps.
+fn default_route() -> Result<()> {
+    let lab = Lab::new()?;
+    let web = Container::new(&lab.host, 1)?.serve(&["http/8080"])?;
+    let portway = Portway::new(&lab.host)?;
+    let run = portway.run(&format!(
+        "--no-docker --admission direct --publish 9000:{}:8080",
+        web.address
+    ))?;
+    portway.wait_active("tcp", 9000)?;
+    lab.host.ip("route del default")?;
+    // When this address counts, the missing route has been seen as well.
+    let later = Ipv4Addr::new(10, 99, 0, 78);
+    lab.host
+        .ip(&format!("address add {later}/24 dev {EXTERNAL}"))?;
+    wait::until_true("the new address on the fast path", PATIENCE, || {
+        let (answer, used) = portway.measure(|| Ok(lab.get_from(CLIENTS[0], (later, 9000))))?;
+        Ok(answer.is_ok() && used.both_ways())
+    })?;
+    portway.interrupt(&run)
 }
 
 fn through(hook: &str) -> Result<()> {
