@@ -3,7 +3,12 @@
 use crate::{
     headers::{Be16, IpProtocol, TcpFlags},
     published::Traffic,
+    settings::Settings,
+    tables::Route,
 };
+
+/// Seconds after which a flow's route is looked up again, without being told of a change.
+pub const ROUTE_LIFETIME: u32 = 5;
 
 /// The reply's tuple, so that the reply finds its flow with one lookup.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -172,6 +177,12 @@ impl<A> Flow<A> {
         self.state >= State::Closing as u8
     }
 
+    /// Whether routing has to be asked again.
+    #[inline(always)]
+    pub fn is_route_stale(&self, settings: &Settings, now: u32) -> bool {
+        self.epoch != settings.epoch || now.wrapping_sub(self.routed_at) > ROUTE_LIFETIME
+    }
+
     /// Takes note of a packet: time and state. Counting is the caller's.
     #[inline(always)]
     pub fn observe(&mut self, direction: Direction, flags: TcpFlags, now: u32) {
@@ -193,6 +204,18 @@ impl<A> Flow<A> {
 }
 
 const _: () = assert!(size_of::<OuterTuple<crate::headers::Be32>>() == 16);
+impl<A: Copy> Flow<A> {
+    /// Notes the way back to the client.
+    #[inline(always)]
+    pub fn set_route(&mut self, route: &Route<A>, settings: &Settings, now: u32) {
+        self.external_ifindex = route.ifindex;
+        self.next_hop = route.next_hop;
+        self.external_mtu = route.mtu;
+        self.epoch = settings.epoch;
+        self.routed_at = now;
+    }
+}
+
 const _: () = assert!(size_of::<FlowKey<crate::headers::Be32>>() == 16);
 const _: () = assert!(size_of::<Flow<crate::headers::Be32>>() == 80);
 

@@ -2,7 +2,7 @@
 //! kernel's masquerading have with the outside from a port that is published, too.
 //!
 //! Their answers come in at the published port. Netfilter asks conntrack before it asks its DNAT rules;
-//! here a note of the outgoing packet does it ([`Candidate::admit`](crate::forward)).
+//! here a note of the outgoing packet does it, which [`join`](crate::join) looks for.
 
 use crate::{
     family::Family, flow::OuterTuple, packet::Packet, parse::parse, published::PortSlot,

@@ -9,6 +9,7 @@
 //! | [`family`] | what differs between IPv4 and IPv6, as a compile-time parameter |
 //! | [`parse`] | bytes -> [`parse::Parsed`], or the [`reason`] they are left alone |
 //! | [`forward`] | the decision for a packet from outside: client -> container |
+//! | [`join`] | finding a packet's flow, or beginning it |
 //! | [`reply`] | the decision for a packet from a container: container -> client |
 //! | [`foreign`] | taking note of what leaves and is not ours |
 //! | [`rewrite`] | the writes, once everything is decided |
@@ -35,6 +36,7 @@ pub mod flow;
 pub mod foreign;
 pub mod forward;
 pub mod headers;
+pub mod join;
 pub mod layout;
 pub mod packet;
 pub mod parse;

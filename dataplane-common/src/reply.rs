@@ -3,7 +3,6 @@
 use crate::{
     family::Family,
     flow::{Direction, FlowKey, State},
-    forward::{is_route_stale, set_route},
     headers::{Ethernet, Ports},
     packet::Packet,
     parse::{Parsed, parse},
@@ -70,12 +69,12 @@ pub fn reply<F: Family, P: Packet, T: Tables<F>>(
             if network.ttl <= 1 {
                 return Err(Reason::Ttl);
             }
-            if is_route_stale(flow, &settings, now) {
+            if flow.is_route_stale(&settings, now) {
                 if !tables.is_local(flow.host_address) {
                     return Err(Reason::NotLocal);
                 }
                 let route = tables.route(backend.route_ifindex, key.container, key.client)?;
-                set_route(flow, &route, &settings, now);
+                flow.set_route(&route, &settings, now);
             }
             if !parsed.fits(u32::from(flow.external_mtu)) {
                 return Err(Reason::Mtu);

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::{
     dataplane::Dataplane,
     firewall::{self, Verdict},
-    rows,
+    text::encode_text,
 };
 
 /// What the user asks for.
@@ -110,7 +110,7 @@ pub fn enforce(
 ) -> anyhow::Result<bool> {
     let mut settings = dataplane.settings.get(&0, 0)?;
     let mut record = dataplane.record.get(&0, 0)?;
-    let why = rows::encode_text(&decision.why);
+    let why = encode_text(&decision.why);
     let changed = settings.admission != decision.admission as u32 || record.admission_why != why;
     if changed || record.admission_request != request as u32 {
         settings.admission = decision.admission as u32;

@@ -1,10 +1,6 @@
 //! The loop of `portway run`: whatever happens, look at everything again and bring it to what is wanted.
 
-use std::{
-    collections::BTreeSet,
-    fmt,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context as _, bail};
 use tokio::{
@@ -14,16 +10,18 @@ use tokio::{
 
 use crate::{
     admission,
-    cli::{signals::Signals, table::say},
+    announce::Announcer,
     desired,
     docker::{Endpoint, Provider, Snapshot},
     firewall::{self, Verdict},
     hooks::{self, Role},
     instance::Lock,
     netlink::watch::{Change, Interest, Watch},
+    output::say,
     publication::Source,
-    reconcile::{Desired, Event, Outcome, Reconciler},
-    rows::{self, State},
+    reconcile::{Desired, Outcome, Reconciler},
+    rows,
+    signals::Signals,
     trace::Trace,
 };
 
@@ -69,8 +67,7 @@ pub struct Controller {
     is_fresh: bool,
     /// Whether links, addresses or routes have changed since flows were last told to look.
     topology_changed: bool,
-    /// What waits for a container, not yet told: most are there a moment later.
-    untold: Vec<Event>,
+    announcer: Announcer,
     trace: Option<Trace>,
 }
 
@@ -86,7 +83,7 @@ impl Controller {
             verdict: None,
             is_fresh: false,
             topology_changed: false,
-            untold: Vec::new(),
+            announcer: Announcer::default(),
             trace: None,
         }
     }
@@ -158,8 +155,9 @@ impl Controller {
                 () = sleep_until(next_look) => {}
             }
             let is_settled = self.look().await?;
-            if retry >= LAST_RETRY {
-                self.tell_pending()?;
+            if retry >= LAST_RETRY && self.announcer.has_untold() {
+                let rows = rows::read(&self.reconciler.dataplane)?;
+                self.announcer.tell_pending(&rows);
             }
             next_look = Instant::now() + if is_settled { RESYNC } else { retry };
             retry = (retry * 2).min(LAST_RETRY);
@@ -190,7 +188,14 @@ impl Controller {
             Ok(outcome) => {
                 self.is_fresh = false;
                 self.interest = outcome.interest;
-                self.tell(outcome.events, outcome.pending);
+                let event_time = self.docker.as_ref().and_then(|docker| docker.event_time);
+                self.announcer.tell(outcome.events, event_time);
+                // What happens after all has come to rest is no longer Docker's event's doing.
+                if outcome.pending == 0
+                    && let Some(docker) = &mut self.docker
+                {
+                    docker.event_time = None;
+                }
                 Ok(outcome.pending == 0)
             }
             // What was done is whole in itself; the next look goes on.
@@ -276,76 +281,5 @@ impl Controller {
             bail!("portway has been unloaded by another command: nothing left to do here");
         }
         Ok(Some(lock))
-    }
-
-    /// Prints what happened; what waits for its container is kept back for a while.
-    fn tell(&mut self, events: Vec<Event>, pending: usize) {
-        let event_time = self.docker.as_ref().and_then(|docker| docker.event_time);
-        for event in events {
-            self.untold
-                .retain(|untold| untold.publication().identity() != event.publication().identity());
-            match event {
-                Event::Held(_, State::Pending(_)) => self.untold.push(event),
-                event => say(Line { event, event_time }),
-            }
-        }
-        // What happens after all has come to rest is no longer Docker's event's doing.
-        if pending == 0
-            && let Some(docker) = &mut self.docker
-        {
-            docker.event_time = None;
-        }
-    }
-
-    /// Prints what has been waiting for its container for some time.
-    fn tell_pending(&mut self) -> anyhow::Result<()> {
-        if self.untold.is_empty() {
-            return Ok(());
-        }
-        let rows = rows::read(&self.reconciler.dataplane)?;
-        for event in self.untold.drain(..) {
-            let is_so = rows
-                .iter()
-                .any(|row| event == Event::Held(row.publication.clone(), row.state));
-            if is_so {
-                say(Line {
-                    event,
-                    event_time: None,
-                });
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A line about an event.
-struct Line {
-    event: Event,
-    event_time: Option<SystemTime>,
-}
-
-impl fmt::Display for Line {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let publication = self.event.publication();
-        let sign = match self.event {
-            Event::Activated(_) => '+',
-            Event::Moved(_) => '~',
-            Event::Held(..) => '.',
-            Event::Withdrawn(_) => '-',
-        };
-        write!(f, "{sign} {publication}")?;
-        if !publication.name.is_empty() {
-            write!(f, " ({})", publication.name)?;
-        }
-        match &self.event {
-            Event::Activated(_) => f.write_str(" active")?,
-            Event::Moved(_) => f.write_str(" follows its container to a new place")?,
-            Event::Held(_, state) => write!(f, " {}: {}", state.word(), state.reason())?,
-            Event::Withdrawn(_) => f.write_str(" gone")?,
-        }
-        if let Some(elapsed) = self.event_time.and_then(|time| time.elapsed().ok()) {
-            write!(f, ", {} ms after Docker's event", elapsed.as_millis())?;
-        }
-        Ok(())
     }
 }

@@ -20,7 +20,7 @@ use dataplane_common::{
 
 use crate::{
     instance::{Instance, Lock},
-    rows::encode_text,
+    text::encode_text,
 };
 
 /// The object file with the programs, built by this crate's build script.
@@ -142,7 +142,7 @@ impl Dataplane {
 
     /// Refuses to touch an instance of another network namespace: interfaces have other indexes there.
     pub fn check_namespace(&self, instance: &Instance) -> anyhow::Result<()> {
-        let record = self.record.get(&0, 0).context("cannot read the record")?;
+        let record = self.read_record()?;
         if record.namespace == 0 || record.namespace == network_namespace()? {
             return Ok(());
         }
@@ -171,9 +171,23 @@ impl Dataplane {
         })
     }
 
+    /// What the controller has noted about this instance.
+    pub fn read_record(&self) -> anyhow::Result<Record> {
+        self.record.get(&0, 0).context("cannot read the record")
+    }
+
+    /// Changes what is noted. The caller holds the instance's lock.
+    pub fn update_record(&mut self, change: impl FnOnce(&mut Record)) -> anyhow::Result<()> {
+        let mut record = self.read_record()?;
+        change(&mut record);
+        self.record
+            .set(0, record, 0)
+            .context("cannot write the record")
+    }
+
     /// How it was loaded.
     pub fn options(&self) -> anyhow::Result<LoadOptions> {
-        let record = self.record.get(&0, 0).context("cannot read the record")?;
+        let record = self.read_record()?;
         Ok(LoadOptions {
             max_flows: record.max_flows,
             trace: record.traces == 1,

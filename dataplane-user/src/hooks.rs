@@ -1,35 +1,13 @@
-//! Attaching the programs to interfaces, and detaching them.
-//!
-//! A TCX link is pinned, so it outlives the command that made it and goes when its pin goes. A clsact
-//! filter stays by itself; what is needed to find it again is noted in the hooks map.
+//! What is attached where: roles of interfaces, kinds of hooks, and the notes of both.
 
-use std::{collections::BTreeSet, fmt, fs, io, path::PathBuf, time::Duration};
+use std::fmt;
 
-use anyhow::{Context as _, anyhow, bail};
-use aya::programs::{
-    ProgramError, SchedClassifier, TcAttachType,
-    links::{FdLink, LinkOrder, PinnedLink},
-    tc::{
-        NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
-        qdisc_detach_program,
-    },
-};
-use dataplane_common::{
-    layout::programs,
-    registry::{Hook, HookKey},
-};
+use anyhow::{Context as _, anyhow};
+use aya::programs::TcAttachType;
+use dataplane_common::{layout::programs, registry::Hook};
 use nix::net::if_::{if_indextoname, if_nametoindex};
-use tokio::time::{Instant, sleep};
 
-use crate::{
-    dataplane::{Dataplane, entries},
-    instance::Instance,
-    netlink::Netlink,
-};
-
-/// How long the kernel may take to let go of a link without pins, and how often it is looked at.
-const DETACH_PATIENCE: Duration = Duration::from_secs(2);
-const DETACH_INTERVAL: Duration = Duration::from_millis(1);
+use crate::dataplane::{Dataplane, entries};
 
 /// Which program an interface needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,14 +30,16 @@ impl Role {
         Self::ALL.into_iter().find(|role| *role as u32 == number)
     }
 
-    fn direction(self) -> TcAttachType {
+    /// Which side of the interface its program is on.
+    pub fn direction(self) -> TcAttachType {
         match self {
             Self::External | Self::Container => TcAttachType::Ingress,
             Self::Egress => TcAttachType::Egress,
         }
     }
 
-    fn program(self) -> &'static str {
+    /// Its program's name.
+    pub fn program(self) -> &'static str {
         match self {
             Self::External => programs::FORWARD,
             Self::Container => programs::REPLY,
@@ -128,7 +108,8 @@ pub struct Attached {
     pub role: Role,
     /// How.
     pub kind: Kind,
-    note: Hook,
+    /// What is needed to find it again.
+    pub note: Hook,
 }
 
 /// What is attached, according to the hooks map.
@@ -146,235 +127,6 @@ pub fn attached(dataplane: &Dataplane) -> anyhow::Result<Vec<Attached>> {
         .collect())
 }
 
-/// Changes what is attached.
-pub struct Hooks<'a> {
-    /// The instance whose programs they are.
-    pub instance: &'a Instance,
-    /// Its maps, where notes are kept.
-    pub dataplane: &'a mut Dataplane,
-    /// The kernel's network configuration.
-    pub netlink: &'a Netlink,
-}
-
-impl Hooks<'_> {
-    /// Attaches `role`'s program to an interface, unless it is there already: `attached` is what is
-    /// noted.
-    ///
-    /// # Errors
-    ///
-    /// No such interface, or the kernel refuses.
-    pub async fn attach(
-        &mut self,
-        attached: &[Attached],
-        ifindex: u32,
-        role: Role,
-        preference: Preference,
-    ) -> anyhow::Result<()> {
-        let name = interface_name(ifindex)?;
-        let noted = attached
-            .iter()
-            .find(|there| there.ifindex == ifindex && there.role == role);
-        if let Some(there) = noted {
-            if self.is_alive(there, &name).await? {
-                return Ok(());
-            }
-            // An interface that was in another namespace meanwhile has kept its index and lost its
-            // programs; and anybody may remove a clsact qdisc.
-            self.detach(there).await?;
-        }
-        match preference {
-            Preference::Clsact => self.attach_clsact(ifindex, &name, role).await,
-            Preference::Tcx => self.attach_tcx(ifindex, &name, role),
-            Preference::Auto => match self.attach_tcx(ifindex, &name, role) {
-                Err(error) if is_unsupported(&error) => {
-                    self.attach_clsact(ifindex, &name, role).await
-                }
-                result => result,
-            },
-        }
-        .with_context(|| format!("cannot attach {} to {name}", role.program()))
-    }
-
-    /// Takes the programs of one role off all interfaces but these.
-    pub async fn detach_others(&mut self, role: Role, keep: &BTreeSet<u32>) -> anyhow::Result<()> {
-        for attached in attached(self.dataplane)? {
-            if attached.role == role && !keep.contains(&attached.ifindex) {
-                self.detach(&attached).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes a program off its interface, along with a clsact qdisc that came with it. An interface that
-    /// is gone has taken everything with it.
-    async fn detach(&mut self, attached: &Attached) -> anyhow::Result<()> {
-        match attached.kind {
-            Kind::Tcx => self.detach_tcx(attached).await?,
-            Kind::Clsact => {
-                if let Ok(name) = interface_name(attached.ifindex) {
-                    detach_clsact(&name, attached)?;
-                    if attached.note.owns_qdisc == 1 {
-                        self.netlink.remove_unused_clsact(attached.ifindex).await?;
-                    }
-                }
-            }
-        }
-        self.dataplane
-            .hooks
-            .remove(&key(attached.ifindex, attached.role))
-            .context("cannot take a note off the hooks map")
-    }
-
-    fn attach_tcx(&mut self, ifindex: u32, name: &str, role: Role) -> anyhow::Result<()> {
-        let mut program = SchedClassifier::from_pin(self.instance.program(role.program()))?;
-        let pin = self.link_pin(ifindex, role);
-        // Left by a command that was killed right here, or by an interface that is gone.
-        let mut is_attached = false;
-        if let Ok(left) = PinnedLink::from_pin(&pin) {
-            is_attached = is_tcx_attached(name, role, program.info()?.id())?;
-            if !is_attached {
-                left.unpin()?;
-            }
-        }
-        if !is_attached {
-            let id = program.attach_with_options(
-                name,
-                role.direction(),
-                TcAttachOptions::TcxOrder(LinkOrder::default()),
-            )?;
-            let link: FdLink = program.take_link(id)?.try_into()?;
-            link.pin(pin)?;
-        }
-        self.note(ifindex, role, note(Kind::Tcx))
-    }
-
-    async fn detach_tcx(&mut self, attached: &Attached) -> anyhow::Result<()> {
-        match fs::remove_file(self.link_pin(attached.ifindex, attached.role)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(error).context("cannot remove the pin of a link");
-            }
-            _ => {}
-        }
-        // The kernel lets go of a link some time after its last pin. Until then the program runs, and
-        // cannot be attached there again.
-        let Ok(program) = SchedClassifier::from_pin(self.instance.program(attached.role.program()))
-        else {
-            return Ok(());
-        };
-        let id = program.info()?.id();
-        let deadline = Instant::now() + DETACH_PATIENCE;
-        while let Ok(name) = interface_name(attached.ifindex)
-            && is_tcx_attached(&name, attached.role, id).unwrap_or(false)
-        {
-            if Instant::now() > deadline {
-                bail!("{} does not go from {name}", attached.role.program());
-            }
-            sleep(DETACH_INTERVAL).await;
-        }
-        Ok(())
-    }
-
-    async fn attach_clsact(&mut self, ifindex: u32, name: &str, role: Role) -> anyhow::Result<()> {
-        let mut program = SchedClassifier::from_pin(self.instance.program(role.program()))?;
-        let had_qdisc = self.netlink.has_clsact(ifindex).await?;
-        // The note comes first: if this process is killed before it knows the filter's handle, the
-        // filter can still be found, by its name.
-        let mut hook = Hook {
-            owns_qdisc: u16::from(!had_qdisc),
-            ..note(Kind::Clsact)
-        };
-        self.note(ifindex, role, hook)?;
-        if !had_qdisc {
-            qdisc_add_clsact(name)?;
-        }
-        let id = program.attach_with_options(
-            name,
-            role.direction(),
-            TcAttachOptions::Netlink(NlOptions::default()),
-        )?;
-        let link = program.take_link(id)?;
-        hook.handle = link.handle()?.into();
-        hook.priority = link.priority()?;
-        // Dropping the link would detach the filter, which is to outlive this process.
-        std::mem::forget(link);
-        self.note(ifindex, role, hook)
-    }
-
-    fn note(&mut self, ifindex: u32, role: Role, hook: Hook) -> anyhow::Result<()> {
-        self.dataplane
-            .hooks
-            .insert(key(ifindex, role), hook, 0)
-            .context("cannot note what is attached")
-    }
-
-    /// Whether a noted program is really there.
-    async fn is_alive(&self, attached: &Attached, name: &str) -> anyhow::Result<bool> {
-        match attached.kind {
-            Kind::Tcx => {
-                let program =
-                    SchedClassifier::from_pin(self.instance.program(attached.role.program()))?;
-                is_tcx_attached(name, attached.role, program.info()?.id())
-            }
-            Kind::Clsact => {
-                let is_ingress = attached.role.direction() == TcAttachType::Ingress;
-                self.netlink
-                    .has_filter(attached.ifindex, is_ingress, attached.note.priority)
-                    .await
-            }
-        }
-    }
-
-    fn link_pin(&self, ifindex: u32, role: Role) -> PathBuf {
-        let name = format!("{}-{ifindex}", role.program());
-        self.instance.links().join(name)
-    }
-}
-
-fn is_tcx_attached(name: &str, role: Role, program: u32) -> anyhow::Result<bool> {
-    let (_, programs) = SchedClassifier::query_tcx(name, role.direction())?;
-    Ok(programs.iter().any(|there| there.id() == program))
-}
-
-fn detach_clsact(name: &str, attached: &Attached) -> anyhow::Result<()> {
-    let direction = attached.role.direction();
-    let result = if attached.note.priority == 0 {
-        // Its process was killed before it could note more.
-        qdisc_detach_program(name, direction, attached.role.program()).map_err(ProgramError::from)
-    } else {
-        let handle = TcHandle::from(attached.note.handle);
-        let link =
-            SchedClassifierLink::attached(name, direction, attached.note.priority, handle, None)?;
-        aya::programs::Link::detach(link)
-    };
-    match result {
-        Err(error) if is_not_there(&error) => Ok(()),
-        result => result.with_context(|| format!("cannot detach the filter from {name}")),
-    }
-}
-
-/// Whether somebody else has removed the filter or its qdisc.
-fn is_not_there(error: &ProgramError) -> bool {
-    let code = match error {
-        ProgramError::NetlinkError(error) | ProgramError::TcError(TcError::NetlinkError(error)) => {
-            error.raw_os_error()
-        }
-        ProgramError::TcError(TcError::IoError(error)) => {
-            return error.kind() == io::ErrorKind::NotFound;
-        }
-        _ => None,
-    };
-    matches!(code, Some(code) if code == nix::libc::ENOENT || code == nix::libc::EINVAL)
-}
-
-/// Whether the kernel does not know TCX links: `EINVAL` for the attach type (before 6.6).
-fn is_unsupported(error: &anyhow::Error) -> bool {
-    matches!(
-        error.downcast_ref::<ProgramError>(),
-        Some(ProgramError::SyscallError(error))
-            if error.io_error.raw_os_error() == Some(nix::libc::EINVAL)
-    )
-}
-
 /// The index of the interface with this name.
 pub fn interface_index(name: &str) -> anyhow::Result<u32> {
     if_nametoindex(name).with_context(|| format!("there is no interface {name}"))
@@ -384,20 +136,4 @@ pub fn interface_index(name: &str) -> anyhow::Result<u32> {
 pub fn interface_name(ifindex: u32) -> anyhow::Result<String> {
     let name = if_indextoname(ifindex).map_err(|_| anyhow!("interface {ifindex} is gone"))?;
     Ok(name.to_string_lossy().into_owned())
-}
-
-fn key(ifindex: u32, role: Role) -> HookKey {
-    HookKey {
-        ifindex,
-        role: role as u32,
-    }
-}
-
-fn note(kind: Kind) -> Hook {
-    Hook {
-        kind: kind as u32,
-        handle: 0,
-        priority: 0,
-        owns_qdisc: 0,
-    }
 }

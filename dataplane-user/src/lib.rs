@@ -15,16 +15,24 @@
 //! | [`reconcile`] | one pass: doing it, in an order that holds at every moment |
 //! | [`ports`] | writing the slots by which programs find a backend |
 //! | [`rows`] | what is published, as the pinned map keeps it |
-//! | [`hooks`] | attaching and detaching programs |
+//! | [`backends`] | where containers are, as the programs' map keeps it |
+//! | [`text`] | text in the maps' fields of fixed size |
+//! | [`hooks`] | what is attached where |
+//! | [`attach`] | attaching and detaching |
 //! | [`dataplane`] | the pinned programs and maps |
 //! | [`instance`] | pin paths, and the lock on them |
 //! | [`firewall`] | is the ruleset in force Docker's own and nothing else? |
 //! | [`admission`] | who admits flows, and why |
 //! | [`controller`] | the long-running loop of `portway run` |
+//! | [`announce`] | what it prints of what happens |
 //! | [`trace`] | what the programs tell of new flows |
+//! | [`output`], [`signals`] | standard output; SIGINT and SIGTERM |
 //! | [`cli`] | the command line, a file per command |
 
 pub mod admission;
+pub mod announce;
+pub mod attach;
+pub mod backends;
 pub mod cli;
 pub mod controller;
 pub mod dataplane;
@@ -34,11 +42,14 @@ pub mod firewall;
 pub mod hooks;
 pub mod instance;
 pub mod netlink;
+pub mod output;
 pub mod placement;
 pub mod plan;
 pub mod ports;
 pub mod publication;
 pub mod reconcile;
 pub mod rows;
+pub mod signals;
 pub mod spec;
+pub mod text;
 pub mod trace;

@@ -5,22 +5,16 @@
 //! any two steps: a container's reply program is attached before its port is published, a row is active
 //! only when all its slots are written, and a backend is dead before anything else of it is touched.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    net::IpAddr,
-};
+use std::collections::{BTreeSet, HashMap};
 
-use anyhow::{Context as _, bail};
-use dataplane_common::{
-    layout::MAX_BACKENDS,
-    published::{Backend, Traffic},
-};
+use anyhow::Context as _;
 
 use crate::{
+    attach::Hooks,
     dataplane::{Dataplane, entries},
-    hooks::{self, Attached, Hooks, Preference, Role},
+    hooks::{self, Attached, Preference, Role},
     instance::{Instance, Lock},
-    netlink::{Netlink, locate::Location, network::Network, watch::Interest},
+    netlink::{Netlink, network::Network, watch::Interest},
     placement::Placer,
     plan::{Wanted, diff, location_of},
     ports,
@@ -90,10 +84,7 @@ pub struct Reconciler {
 impl Reconciler {
     /// For an instance whose maps are `dataplane`.
     pub fn new(instance: Instance, dataplane: Dataplane) -> anyhow::Result<Self> {
-        let record = dataplane
-            .record
-            .get(&0, 0)
-            .context("cannot read the record")?;
+        let record = dataplane.read_record()?;
         Ok(Self {
             instance,
             preference: Preference::from_number(record.hook_preference),
@@ -110,23 +101,15 @@ impl Reconciler {
 
     /// From now on uses this kind of hook, and lets later commands do so too.
     pub fn prefer(&mut self, preference: Preference) -> anyhow::Result<()> {
-        let mut record = self.dataplane.record.get(&0, 0)?;
-        record.hook_preference = preference as u32;
         self.preference = preference;
         self.dataplane
-            .record
-            .set(0, record, 0)
-            .context("cannot write the record")
+            .update_record(|record| record.hook_preference = preference as u32)
     }
 
     /// Notes, for later commands, whether the external interfaces are those of the default routes.
     pub fn set_follows_default_routes(&mut self, follows: bool) -> anyhow::Result<()> {
-        let mut record = self.dataplane.record.get(&0, 0)?;
-        record.follows_default_routes = follows.into();
         self.dataplane
-            .record
-            .set(0, record, 0)
-            .context("cannot write the record")
+            .update_record(|record| record.follows_default_routes = follows.into())
     }
 
     /// Does one pass.
@@ -185,7 +168,7 @@ impl Reconciler {
 
     /// Notes a publication as pending; the next pass places it.
     pub fn add_row(&mut self, _lock: &Lock, publication: &Publication) -> anyhow::Result<()> {
-        let number = self.new_number()?;
+        let number = self.dataplane.new_number()?;
         let state = State::Pending(Waiting::Silent);
         rows::write(&mut self.dataplane, number, publication, state)
     }
@@ -291,7 +274,7 @@ impl Reconciler {
         // one straight to the other.
         let mut live: Vec<_> = rows.iter().filter(|row| row.is_live()).cloned().collect();
         for wish in plan.add {
-            let number = self.new_number()?;
+            let number = self.dataplane.new_number()?;
             self.settle(number, &wish, None, &mut live, events)?;
         }
         for (number, wish) in plan.change {
@@ -329,9 +312,13 @@ impl Reconciler {
                 });
                 let generation = match there {
                     Some(row) if stays => row.backend.generation,
-                    _ => self.begin_backend(number, publication, &location)?,
+                    _ => self
+                        .dataplane
+                        .begin_backend(number, publication, &location)?,
                 };
-                let backend = self.write_backend(number, publication, &location, generation)?;
+                let backend =
+                    self.dataplane
+                        .write_backend(number, publication, &location, generation)?;
                 if there.is_none() {
                     ports::publish(&mut self.dataplane, number, publication)?;
                 }
@@ -365,94 +352,7 @@ impl Reconciler {
     /// Takes a row off the fast path: all its flows end at once, then its ports lead nowhere.
     fn retire(&mut self, row: &Row, live: &mut Vec<Row>) -> anyhow::Result<()> {
         live.retain(|other| other.number != row.number);
-        self.end_backend(row.number)?;
+        self.dataplane.end_backend(row.number)?;
         ports::unpublish(&mut self.dataplane, row.number, &row.publication, live)
-    }
-
-    /// Ends all flows of a backend: their generation is no longer its.
-    fn end_backend(&mut self, number: u32) -> anyhow::Result<()> {
-        let mut backend = self.dataplane.backends.get(&number, 0)?;
-        backend.generation = 0;
-        self.dataplane
-            .backends
-            .set(number, backend, 0)
-            .context("cannot write a backend")
-    }
-
-    /// Prepares a backend for another place: dead, but complete. Returns the generation by which it is to
-    /// come alive.
-    fn begin_backend(
-        &mut self,
-        number: u32,
-        publication: &Publication,
-        location: &Location,
-    ) -> anyhow::Result<u32> {
-        self.end_backend(number)?;
-        let mut record = self.dataplane.record.get(&0, 0)?;
-        record.last_generation = record.last_generation.wrapping_add(1).max(1);
-        self.dataplane
-            .record
-            .set(0, record, 0)
-            .context("cannot write the record")?;
-        // Until its slots are written the row is not active, so that a process killed meanwhile is found
-        // out by the next.
-        let unfinished = State::Pending(Waiting::Silent);
-        rows::write(&mut self.dataplane, number, publication, unfinished)?;
-        self.write_backend(number, publication, location, 0)?;
-        Ok(record.last_generation)
-    }
-
-    fn write_backend(
-        &mut self,
-        number: u32,
-        publication: &Publication,
-        location: &Location,
-        generation: u32,
-    ) -> anyhow::Result<Backend> {
-        let IpAddr::V4(address) = publication.container_ip else {
-            bail!("an IPv6 container has no place in this table");
-        };
-        let backend = Backend {
-            generation,
-            ifindex: location.ifindex,
-            route_ifindex: location.route_ifindex,
-            mtu: location.mtu,
-            address: [ports::be32(address).raw(), 0, 0, 0],
-            mac: location.mac,
-            source_mac: location.source_mac,
-            reserved: 0,
-        };
-        self.dataplane
-            .backends
-            .set(number, backend, 0)
-            .context("cannot write a backend")?;
-        Ok(backend)
-    }
-
-    /// A row number nobody uses, the one after the last given where possible, with its counters at zero.
-    fn new_number(&mut self) -> anyhow::Result<u32> {
-        let mut record = self.dataplane.record.get(&0, 0)?;
-        let start = record.last_row;
-        let free = (0..MAX_BACKENDS - 1)
-            .map(|step| (start + step) % (MAX_BACKENDS - 1) + 1)
-            .find(|number| self.dataplane.rows.get(number, 0).is_err());
-        let Some(number) = free else {
-            bail!(
-                "no room for another publication: {} are there already",
-                MAX_BACKENDS - 1
-            );
-        };
-        record.last_row = number;
-        self.dataplane
-            .record
-            .set(0, record, 0)
-            .context("cannot write the record")?;
-        let cpus = self.dataplane.traffic.get(&number, 0)?.len();
-        let zero = vec![Traffic::default(); cpus].try_into()?;
-        self.dataplane
-            .traffic
-            .set(number, zero, 0)
-            .context("cannot reset a row's counters")?;
-        Ok(number)
     }
 }

@@ -6,7 +6,7 @@ use aya_log::EbpfLogger;
 use dataplane_common::layout::programs;
 use log::{Log, Metadata, Record};
 
-use crate::{cli::table, instance::Instance};
+use crate::{instance::Instance, output::say};
 
 /// The programs' messages.
 pub struct Trace {
@@ -38,7 +38,7 @@ impl Log for Printer {
     }
 
     fn log(&self, record: &Record<'_>) {
-        table::say(format_args!("  {}", record.args()));
+        say(format_args!("  {}", record.args()));
     }
 
     fn flush(&self) {}

@@ -11,7 +11,7 @@
 //! | [`toolchain`] | which Rust and which linker make the eBPF programs (shared with dataplane-user's build script) |
 //! | [`compile`] | cargo, and where it leaves what it built |
 //! | [`run`] | `run`: portway itself, or the lab |
-//! | [`test`], [`tally`] | `test`: the checks, the tests and their sum |
+//! | [`mod@test`], [`tally`] | `test`: the checks, the tests and their sum |
 //! | [`diagram`], [`svg`] | `diagram`: docs/packet-way.svg |
 
 mod apt;

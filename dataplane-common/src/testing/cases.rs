@@ -6,10 +6,11 @@ use super::{
 };
 use crate::{
     family::V4,
-    flow::State,
+    flow::{ROUTE_LIFETIME, State},
     foreign::observe_outgoing,
-    forward::{FOREIGN_LIFETIME, ROUTE_LIFETIME, forward},
+    forward::forward,
     headers::{Be16, Be32, IpProtocol, Ipv4, TcpFlags},
+    join::FOREIGN_LIFETIME,
     packet::Packet as _,
     parse::{L3, Parsed},
     published::{Backend, BoundPort, PortSlot},

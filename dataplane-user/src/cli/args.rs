@@ -35,12 +35,16 @@ pub enum Command {
     Unload,
     /// Publish a port or a range by hand, with no daemon needed: `portway publish 9000:172.17.0.2:80`.
     Publish {
-        /// [HOST_IP:]HOST_PORT[-END]:CONTAINER_IP:PORT[-END][/tcp|udp], IPv6 in brackets.
+        /// What to publish, and where.
+        #[arg(
+            help = "[HOST_IP:]HOST_PORT[-END]:CONTAINER_IP:PORT[-END][/tcp|udp], IPv6 in brackets"
+        )]
         spec: String,
     },
     /// Take back what `publish` has published.
     Unpublish {
-        /// [HOST_IP:]HOST_PORT[-END][/tcp|udp]
+        /// What to take back.
+        #[arg(help = "[HOST_IP:]HOST_PORT[-END][/tcp|udp]")]
         spec: String,
     },
     /// List published ports: where from, where to, container, source, state, packets.

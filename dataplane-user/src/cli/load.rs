@@ -7,8 +7,6 @@ use dataplane_common::layout::DEFAULT_MAX_FLOWS;
 
 use super::{
     args::{LoadArgs, Mode},
-    signals::Signals,
-    table::say,
     unload::tear_down,
 };
 use crate::{
@@ -16,8 +14,10 @@ use crate::{
     dataplane::{Dataplane, LoadOptions},
     hooks::{self, Role},
     instance::{Instance, Lock},
+    output::say,
     reconcile::{Desired, Reconciler},
     rows,
+    signals::Signals,
 };
 
 /// Attaches and pins the programs.

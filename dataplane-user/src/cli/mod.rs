@@ -3,10 +3,9 @@
 //! | module | its job |
 //! |---|---|
 //! | [`args`] | every flag, defined once |
-//! | [`config`] | `--config FILE` |
+//! | `config` | `--config FILE` |
 //! | `run`, `load`, `unload`, `publish`, `unpublish`, `ls`, `status`, `flows` | the command of that name |
-//! | [`signals`] | SIGINT and SIGTERM |
-//! | [`table`] | tables for people, JSON for programs |
+//! | `table` | tables for people, JSON for programs |
 
 pub mod args;
 mod config;
@@ -15,9 +14,8 @@ mod load;
 mod ls;
 mod publish;
 mod run;
-pub mod signals;
 mod status;
-pub mod table;
+mod table;
 mod unload;
 mod unpublish;
 

@@ -9,11 +9,12 @@ use std::{
 use anyhow::{Context as _, anyhow, bail};
 use tokio::time::{Instant, sleep};
 
-use super::{UsageError, load::external_interfaces, table::say};
+use super::{UsageError, load::external_interfaces};
 use crate::{
     admission,
     desired::conflict,
     instance::Instance,
+    output::say,
     publication::{Protocol, Publication},
     reconcile::{Desired, Reconciler},
     rows::{self, Row, State, Waiting},

@@ -7,8 +7,6 @@ use super::{
     config,
     load::{bring_up, open_or_load},
     publish,
-    signals::Signals,
-    table::say,
     unload::tear_down,
 };
 use crate::{
@@ -16,9 +14,11 @@ use crate::{
     docker::Endpoint,
     hooks::{self, Role},
     instance::{Instance, Lock},
+    output::say,
     publication::Publication,
     reconcile::Reconciler,
     rows,
+    signals::Signals,
 };
 
 /// Loads if need be, follows Docker and prints what happens.

@@ -16,7 +16,9 @@ use crate::{
     dataplane::Dataplane,
     hooks::{self, Role},
     instance::Instance,
+    output::print,
     rows,
+    text::decode_text,
 };
 
 /// The contract of `status --json`.
@@ -62,7 +64,7 @@ pub fn status(instance: &Instance, args: OutputArgs) -> anyhow::Result<()> {
     if args.json {
         return table::print_json(&status);
     }
-    table::print(&text(&status))
+    print(&text(&status))
 }
 
 fn read(instance: &Instance, dataplane: &Dataplane) -> anyhow::Result<Status> {
@@ -90,7 +92,7 @@ fn read(instance: &Instance, dataplane: &Dataplane) -> anyhow::Result<Status> {
     Ok(Status {
         loaded: true,
         instance: instance.to_string(),
-        version: rows::decode_text(&record.version),
+        version: decode_text(&record.version),
         admission: AdmissionStatus {
             mode: admission::word(Admission::from_number(settings.admission)),
             why: why(instance, dataplane)?,
@@ -104,7 +106,7 @@ fn read(instance: &Instance, dataplane: &Dataplane) -> anyhow::Result<Status> {
 
 fn why(instance: &Instance, dataplane: &Dataplane) -> anyhow::Result<String> {
     let record = dataplane.record.get(&0, 0)?;
-    let mut why = rows::decode_text(&record.admission_why);
+    let mut why = decode_text(&record.admission_why);
     if admission::requested(dataplane)? == admission::Request::Auto && !instance.is_watched() {
         why.push_str("; looked at once, as no `portway run` follows the rules");
     }

@@ -1,13 +1,10 @@
 //! Tables for people, JSON for programs.
 
-use std::{
-    fmt::Display,
-    io::{self, Write as _},
-};
-
 use anyhow::Context as _;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use serde::Serialize;
+
+use crate::output::print;
 
 /// Prints a value as JSON.
 pub fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
@@ -54,22 +51,6 @@ pub fn print_table(
             .collect();
     }
     print(&text)
-}
-
-/// Prints text; a reader that has gone away (`| head`) is no error.
-pub fn print(text: &str) -> anyhow::Result<()> {
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(error).context("cannot write to standard output")
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Prints a line, from a process that goes on also if nobody can read it.
-pub fn say(line: impl Display) {
-    // `print` has let a reader go; any other trouble with standard output is no reason to stop either.
-    let _ = print(&format!("{line}\n"));
 }
 
 /// Seconds as a person says them: `42s`, `3m10s`, `5h02m`, `2d03h`.

@@ -1,11 +1,12 @@
 //! `portway unload`.
 
-use super::table::say;
 use crate::{
+    attach::Hooks,
     dataplane::Dataplane,
-    hooks::{Hooks, Role},
+    hooks::Role,
     instance::{Instance, Lock},
     netlink::Netlink,
+    output::say,
 };
 
 /// Detaches and removes everything.

@@ -2,9 +2,10 @@
 
 use anyhow::{anyhow, bail};
 
-use super::{UsageError, load::external_interfaces, table::say};
+use super::{UsageError, load::external_interfaces};
 use crate::{
     instance::Instance,
+    output::say,
     publication::{Publication, Source},
     reconcile::{Desired, Reconciler},
     rows,
