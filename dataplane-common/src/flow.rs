@@ -52,6 +52,10 @@ pub struct OuterTuple<A> {
     pub padding16: u16,
 }
 
+/// Milliseconds after which the kernel has surely taken over a flow that was handed to it: a packet of the
+/// client that went up the stack has been confirmed by conntrack on its way out.
+pub const HAND_OVER: u32 = 100;
+
 /// How far a flow has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
@@ -139,9 +143,8 @@ pub struct Flow<A> {
     pub external_mtu: u16,
     /// A [`State`] as its number.
     pub state: u8,
-    /// 1 once a packet of it has been left to the kernel because admission is off: conntrack knows the flow
-    /// from then on.
-    pub handed_over: u8,
+    /// Zero.
+    pub padding: u8,
     /// The client's own port.
     pub client_port: Be16,
     /// When routing was last asked, in seconds of the monotonic clock, as the two below.
@@ -150,8 +153,9 @@ pub struct Flow<A> {
     pub created: u32,
     /// When its last packet came.
     pub last_seen: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// When a packet of the client was first left to the kernel because admission is off, in milliseconds
+    /// of the monotonic clock; zero for never. Conntrack knows the flow soon after.
+    pub handed_over_at: u32,
     /// What went through it. Written without atomics: exact as long as each direction stays on one CPU,
     /// which is where a NIC's flow hashing puts it.
     pub traffic: Traffic,
@@ -240,12 +244,12 @@ mod tests {
             host_port: Be16::new(1),
             external_mtu: 1500,
             state: State::Opening as u8,
-            handed_over: 0,
+            padding: 0,
             client_port: Be16::new(1),
             routed_at: 0,
             created: 0,
             last_seen: 0,
-            reserved: 0,
+            handed_over_at: 0,
             traffic: Traffic::default(),
         }
     }

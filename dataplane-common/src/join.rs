@@ -105,10 +105,9 @@ impl<F: Family> Candidate<'_, F> {
         }
     }
 
-    /// Whether a flow is over for this packet: its container has gone, it has been silent for too long, or
-    /// this is the beginning of another connection.
+    /// Whether a flow is dead: its container has gone, or it has been silent for too long.
     #[inline(always)]
-    fn is_over<T: Tables<F>>(&self, tables: &T, flow: &Flow<F::Address>) -> bool {
+    fn is_dead<T: Tables<F>>(&self, tables: &T, flow: &Flow<F::Address>) -> bool {
         // Another publication may lead to the same port of the same container.
         let backend = if flow.backend == self.slot.backend() {
             Some(self.backend)
@@ -117,7 +116,6 @@ impl<F: Family> Candidate<'_, F> {
         };
         backend.is_none_or(|backend| flow.generation != backend.generation)
             || flow.is_expired(self.parsed.network.protocol, self.now)
-            || (self.parsed.flags.opens() && flow.is_over())
     }
 
     /// Looks for the packet's flow under a port of the client.
@@ -125,14 +123,18 @@ impl<F: Family> Candidate<'_, F> {
     fn continue_flow<T: Tables<F>>(&self, tables: &T, client_port: Be16) -> Known {
         tables
             .with_flow(&self.key(client_port), |flow| {
-                if self.is_over(tables, flow) {
+                if self.is_dead(tables, flow) {
                     return Known::Not;
                 }
                 if !self.belongs_to(flow) {
                     return Known::Collides;
                 }
-                if flow.handed_over != 0 {
-                    flow.handed_over = 0;
+                // Another connection of the same tuple.
+                if self.parsed.flags.opens() && flow.is_over() {
+                    return Known::Not;
+                }
+                if flow.handed_over_at != 0 {
+                    flow.handed_over_at = 0;
                 }
                 if flow.is_route_stale(&self.settings, self.now) {
                     if !tables.is_local(flow.host_address) {
@@ -157,8 +159,8 @@ impl<F: Family> Candidate<'_, F> {
     #[inline(always)]
     pub(crate) fn hand_over<T: Tables<F>>(&self, tables: &T) {
         tables.with_flow(&self.key(self.parsed.ports.source), |flow| {
-            if self.belongs_to(flow) && flow.handed_over == 0 {
-                flow.handed_over = 1;
+            if self.belongs_to(flow) && flow.handed_over_at == 0 {
+                flow.handed_over_at = tables.now_millis().max(1);
             }
         });
     }
@@ -180,9 +182,10 @@ impl<F: Family> Candidate<'_, F> {
             match self.continue_flow(tables, client_port) {
                 Known::Accepted => return Ok(Joined::existing(client_port)),
                 Known::Refused(reason) => return Err(reason),
-                Known::Not if !is_remapped => break,
-                Known::Not | Known::Collides => is_own_port_taken = true,
+                Known::Not => {}
+                Known::Collides => is_own_port_taken |= !is_remapped,
             }
+            // Also where its own port is free by now: a flow keeps the port that it was given.
             match tables.remapped(&self.outer_tuple()) {
                 Some(port) => client_port = port,
                 None => break,
@@ -214,7 +217,7 @@ impl<F: Family> Candidate<'_, F> {
         for attempt in 0..REMAP_ATTEMPTS {
             let port = alternative_port(self.parsed.ports.source, start.wrapping_add(attempt));
             let is_free = tables
-                .with_flow(&self.key(port), |flow| self.is_over(tables, flow))
+                .with_flow(&self.key(port), |flow| self.is_dead(tables, flow))
                 .unwrap_or(true);
             if is_free {
                 return Some(port);
@@ -236,8 +239,14 @@ impl<F: Family> Candidate<'_, F> {
         if F::is_martian(network.source) {
             return Err(Reason::Martian);
         }
-        let foreign = tables.foreign_since(&self.outer_tuple());
-        if foreign.is_some_and(|since| self.now.wrapping_sub(since) <= FOREIGN_LIFETIME) {
+        let tuple = self.outer_tuple();
+        if let Some(since) = tables.foreign_since(&tuple)
+            && self.now.wrapping_sub(since) as i32 <= FOREIGN_LIFETIME as i32
+        {
+            // What comes in keeps it theirs as well.
+            if since != self.now {
+                tables.note_foreign(&tuple, self.now);
+            }
             return Err(Reason::Foreign);
         }
         self.route(tables)
@@ -263,12 +272,12 @@ impl<F: Family> Candidate<'_, F> {
             host_port: self.parsed.ports.destination,
             external_mtu: route.mtu,
             state: State::Opening as u8,
-            handed_over: 0,
+            padding: 0,
             client_port: self.parsed.ports.source,
             routed_at: self.now,
             created: self.now,
             last_seen: self.now,
-            reserved: 0,
+            handed_over_at: 0,
             traffic,
         };
         tables
@@ -277,9 +286,9 @@ impl<F: Family> Candidate<'_, F> {
         Ok(Joined::first(client_port))
     }
 
-    /// The way back to the client, if there is a way to the container. It must leave by the interface the packet came in on: strict
-    /// reverse-path filtering (RFC 3704 2.2). It also keeps out whoever claims an address of the host
-    /// or of a container, since the way back to those is not by an external interface.
+    /// The way back to the client, if there is a way to the container. It must leave by the interface the
+    /// packet came in on: strict reverse-path filtering (RFC 3704 2.2). It also keeps out whoever claims an
+    /// address of the host or of a container, since the way back to those is not by an external interface.
     #[inline(always)]
     fn route<T: Tables<F>>(&self, tables: &T) -> Result<Route<F::Address>, Reason> {
         // With no controller to follow it, a container may have gone unnoticed.

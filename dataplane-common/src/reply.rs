@@ -2,7 +2,7 @@
 
 use crate::{
     family::Family,
-    flow::{Direction, FlowKey, State},
+    flow::{Direction, FlowKey, HAND_OVER, State},
     headers::{Ethernet, Ports},
     packet::Packet,
     parse::{Parsed, parse},
@@ -45,14 +45,20 @@ pub fn reply<F: Family, P: Packet, T: Tables<F>>(
         padding8: 0,
         padding16: 0,
     };
-    let (reply, backend, is_first) = tables
+    let (reply, backend, is_answered) = tables
         .with_flow(&key, |flow| {
             let settings = tables.settings();
-            // While nobody has seen a packet of it but us, nobody but us can translate its replies: the
+            // While conntrack has not seen a packet of it, nobody but us can translate its replies: the
             // kernel would take them for a flow of the container's own.
             let is_admitted = Admission::from_number(settings.admission) == Admission::Direct;
-            if !is_admitted && flow.handed_over != 0 {
-                return Err(Reason::Admission);
+            if flow.handed_over_at != 0 {
+                if is_admitted {
+                    flow.handed_over_at = 0;
+                } else if tables.now_millis().wrapping_sub(flow.handed_over_at) as i32
+                    > HAND_OVER as i32
+                {
+                    return Err(Reason::Admission);
+                }
             }
             let now = tables.now();
             let backend = tables.backend(flow.backend).ok_or(Reason::NotAReply)?;
@@ -79,8 +85,9 @@ pub fn reply<F: Family, P: Packet, T: Tables<F>>(
             if !parsed.fits(u32::from(flow.external_mtu)) {
                 return Err(Reason::Mtu);
             }
-            let is_first = flow.state() == State::Opening;
+            let before = flow.state();
             flow.observe(Direction::Reply, parsed.flags, now);
+            let is_answered = before != State::Established && flow.state() == State::Established;
             flow.traffic.count_out(network.length);
             let reply = Reply {
                 parsed,
@@ -92,10 +99,10 @@ pub fn reply<F: Family, P: Packet, T: Tables<F>>(
                 ifindex: flow.external_ifindex,
                 next_hop: flow.next_hop,
             };
-            Ok((reply, flow.backend, is_first))
+            Ok((reply, flow.backend, is_answered))
         })
         .unwrap_or(Err(Reason::NotAReply))?;
-    if is_first {
+    if is_answered {
         tables.establish(&key);
     }
     tables.with_traffic(backend, |traffic| traffic.count_out(network.length));

@@ -32,6 +32,9 @@ pub trait Tables<F: Family> {
     /// The monotonic clock, in seconds.
     fn now(&self) -> u32;
 
+    /// The monotonic clock, in milliseconds.
+    fn now_millis(&self) -> u32;
+
     /// What is published on a port of all addresses.
     fn port(&self, protocol: IpProtocol, port: Be16) -> PortSlot;
 

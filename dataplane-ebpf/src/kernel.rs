@@ -22,6 +22,7 @@ use crate::maps;
 pub const AF_INET: u8 = 2;
 
 const NANOSECONDS: u64 = 1_000_000_000;
+const NANOSECONDS_IN_MILLISECOND: u64 = 1_000_000;
 
 /// What a running program can ask the kernel.
 pub struct Kernel {
@@ -70,6 +71,12 @@ impl Tables<V4> for Kernel {
     }
 
     #[inline(always)]
+    fn now_millis(&self) -> u32 {
+        // SAFETY: as for `now`. A tick's resolution is enough here, too.
+        (unsafe { bpf_ktime_get_coarse_ns() } / NANOSECONDS_IN_MILLISECOND) as u32
+    }
+
+    #[inline(always)]
     fn port(&self, protocol: IpProtocol, port: Be16) -> PortSlot {
         maps::PORTS_V4
             .get(port_slot(protocol, port))
@@ -105,8 +112,9 @@ impl Tables<V4> for Kernel {
             .get_ptr_mut(key)
             .or_else(|| maps::OPENING_V4.get_ptr_mut(key))?;
         // SAFETY: the entry's memory stays a flow's for as long as the program runs. Other CPUs may
-        // write to it meanwhile: every field is an integer that is read and written on its own, and
-        // none decides alone over where a packet goes but `backend`, whose generation is compared.
+        // write to it meanwhile, or an eviction give it to another flow: every field is an integer, valid
+        // whatever it holds, and a packet that meets such a moment goes astray alone, as one that meets a
+        // change of routes does.
         Some(with(unsafe { &mut *flow }))
     }
 

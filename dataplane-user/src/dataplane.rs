@@ -133,7 +133,7 @@ impl Dataplane {
     /// Not loaded, or pins that do not have the layout this program knows.
     pub fn open(instance: &Instance) -> anyhow::Result<Self> {
         if !instance.is_loaded()? {
-            bail!("portway is not loaded: run `portway load` or `portway run` first");
+            bail!("instance {instance} is not loaded: run `portway load` or `portway run` first");
         }
         let dataplane = Self::open_maps(instance)?;
         dataplane.check_namespace(instance)?;

@@ -496,6 +496,46 @@ fn two_flows_with_the_same_reply_are_told_apart_by_another_port() {
 }
 
 #[test]
+fn a_flow_keeps_the_port_it_was_given() {
+    let mut world = World::new();
+    world.publish(IpProtocol::UDP, 9001, 1, 8080);
+    let second = Spec {
+        destination: (HOST, 9001),
+        ..from_client()
+    };
+    assert!(send_in(&world, &from_client().build()).is_ok());
+    let given: Be16 = send_in(&world, &second.build())
+        .expect("translated")
+        .load(Parsed::<V4>::L4)
+        .expect("a port");
+    assert_eq!(given, Be16::new(1024));
+    // The first falls silent, the second goes on.
+    for _ in 0..3 {
+        world.wait(20);
+        let received = send_in(&world, &second.build()).expect("translated");
+        assert_eq!(received.load(Parsed::<V4>::L4), Some(given));
+    }
+}
+
+#[test]
+fn a_connection_that_is_half_closed_keeps_its_tuple() {
+    let mut world = World::new();
+    world.publish(IpProtocol::TCP, 9001, 1, 8080);
+    for flags in [SYN, ACK, FIN_ACK] {
+        assert!(send_in(&world, &tcp(from_client(), flags).build()).is_ok());
+    }
+    let second = Spec {
+        destination: (HOST, 9001),
+        ..tcp(from_client(), SYN)
+    };
+    let received = send_in(&world, &second.build()).expect("translated");
+    assert_eq!(received.load(Parsed::<V4>::L4), Some(Be16::new(1024)));
+    // The first's container may still be talking.
+    let answer = send_out(&world, &tcp(from_container(), ACK).build()).expect("translated");
+    assert_eq!(answer.load(Parsed::<V4>::L4), Some(Be16::new(9000)));
+}
+
+#[test]
 fn a_flow_that_finds_no_port_of_its_own_is_left_alone() {
     let mut world = World::new();
     world.publish(IpProtocol::UDP, 9001, 1, 8080);
@@ -543,10 +583,12 @@ fn the_answer_to_somebody_elses_question_is_left_to_them() {
     );
     assert_eq!(world.foreign.borrow().len(), 1);
     // It is theirs for as long as conntrack would keep it.
-    world.wait(FOREIGN_LIFETIME);
     let answer = from_client().build();
-    assert_eq!(send_in(&world, &answer), Err(Reason::Foreign));
-    world.wait(1);
+    for _ in 0..2 {
+        world.wait(FOREIGN_LIFETIME);
+        assert_eq!(send_in(&world, &answer), Err(Reason::Foreign));
+    }
+    world.wait(FOREIGN_LIFETIME + 1);
     assert!(send_in(&world, &answer).is_ok());
 }
 
@@ -609,15 +651,26 @@ fn a_flow_is_handed_over_with_its_clients_next_packet() {
         send_in(&world, &from_client().build()),
         Err(Reason::Admission)
     );
+    // It may not have got through the stack yet.
+    assert!(send_out(&world, &from_container().build()).is_ok());
+    world.wait(1);
     assert_eq!(
         send_out(&world, &from_container().build()),
         Err(Reason::Admission)
     );
-    // And back.
-    world.settings.admission = Admission::Direct as u32;
-    assert!(send_in(&world, &from_client().build()).is_ok());
-    world.settings.admission = Admission::Off as u32;
-    assert!(send_out(&world, &from_container().build()).is_ok());
+    // And back, by a packet of either side.
+    for packet_of_client in [true, false] {
+        world.settings.admission = Admission::Direct as u32;
+        if packet_of_client {
+            assert!(send_in(&world, &from_client().build()).is_ok());
+        } else {
+            assert!(send_out(&world, &from_container().build()).is_ok());
+        }
+        world.settings.admission = Admission::Off as u32;
+        world.wait(1);
+        assert!(send_out(&world, &from_container().build()).is_ok());
+        assert!(send_in(&world, &from_client().build()).is_err());
+    }
 }
 
 #[test]

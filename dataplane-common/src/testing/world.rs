@@ -125,6 +125,10 @@ impl Tables<V4> for World {
         self.now.get()
     }
 
+    fn now_millis(&self) -> u32 {
+        self.now.get() * 1000
+    }
+
     fn port(&self, protocol: IpProtocol, port: Be16) -> PortSlot {
         self.ports
             .get(&port_slot(protocol, port))

@@ -222,8 +222,12 @@ impl Provider {
     }
 
     fn say_up(&mut self, rows: usize) {
-        info!(endpoint = %self.endpoint, rows, "following Docker");
-        self.down = None;
+        if self.down.take().is_some() {
+            // As loud as the word that it was away.
+            warn!(endpoint = %self.endpoint, rows, "Docker is back");
+        } else {
+            info!(endpoint = %self.endpoint, rows, "following Docker");
+        }
         self.reached = true;
     }
 

@@ -15,7 +15,7 @@ use rtnetlink::MulticastGroup;
 /// A change in the network around the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// Links or the host's addresses or routes.
+    /// Links, their qdiscs, or the host's addresses or routes.
     Topology,
     /// An IPv4 neighbour has been learned, has moved or is gone.
     Neighbour(Ipv4Addr),
@@ -37,6 +37,8 @@ impl Watch {
             MulticastGroup::Ipv4Ifaddr,
             MulticastGroup::Ipv4Route,
             MulticastGroup::Ipv4Rule,
+            // Qdiscs and filters: ours may be removed.
+            MulticastGroup::Tc,
         ])
         .context("cannot subscribe to the kernel's notifications")?;
         tokio::spawn(connection);
