@@ -224,7 +224,7 @@ impl Provider {
     fn say_up(&mut self, rows: usize) {
         if self.down.take().is_some() {
             // As loud as the word that it was away.
-            warn!(endpoint = %self.endpoint, rows, "Docker is back");
+            warn!(endpoint = %self.endpoint, rows, "reached Docker");
         } else {
             info!(endpoint = %self.endpoint, rows, "following Docker");
         }
