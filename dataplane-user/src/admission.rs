@@ -95,10 +95,7 @@ pub fn by_rules(verdict: &Verdict) -> Decision {
 
 /// What was asked for when this instance was loaded.
 pub fn requested(dataplane: &Dataplane) -> anyhow::Result<Request> {
-    let record = dataplane
-        .record
-        .get(&0, 0)
-        .context("cannot read the record")?;
+    let record = dataplane.read_record()?;
     Ok(Request::from_number(record.admission_request))
 }
 
@@ -109,21 +106,19 @@ pub fn enforce(
     decision: &Decision,
 ) -> anyhow::Result<bool> {
     let mut settings = dataplane.settings.get(&0, 0)?;
-    let mut record = dataplane.record.get(&0, 0)?;
+    let record = dataplane.read_record()?;
     let why = encode_text(&decision.why);
     let changed = settings.admission != decision.admission as u32 || record.admission_why != why;
     if changed || record.admission_request != request as u32 {
         settings.admission = decision.admission as u32;
-        record.admission_why = why;
-        record.admission_request = request as u32;
         dataplane
             .settings
             .set(0, settings, 0)
             .context("cannot write the settings")?;
-        dataplane
-            .record
-            .set(0, record, 0)
-            .context("cannot write the record")?;
+        dataplane.update_record(|record| {
+            record.admission_why = why;
+            record.admission_request = request as u32;
+        })?;
     }
     Ok(changed)
 }

@@ -14,7 +14,7 @@ use crate::{
     desired,
     docker::{Endpoint, Provider, Snapshot},
     firewall::{self, Verdict},
-    hooks::{self, Role},
+    hooks,
     instance::Lock,
     netlink::watch::{Change, Interest, Watch},
     output::say,
@@ -231,9 +231,8 @@ impl Controller {
                 let mut interfaces = self.reconciler.netlink.default_interfaces().await?;
                 // A default route may go for a moment, or for good, with clients still coming: what was
                 // external stays so while it is there.
-                let attached = hooks::attached(&self.reconciler.dataplane)?;
-                let external = attached.iter().filter(|there| there.role == Role::External);
-                interfaces.extend(external.map(|there| there.ifindex));
+                let external = hooks::external(&self.reconciler.dataplane)?;
+                interfaces.extend(external.iter().map(|there| there.ifindex));
                 Ok(interfaces)
             }
             External::Adopted(interfaces) => Ok(interfaces.clone()),

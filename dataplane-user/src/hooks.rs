@@ -127,6 +127,13 @@ pub fn attached(dataplane: &Dataplane) -> anyhow::Result<Vec<Attached>> {
         .collect())
 }
 
+/// The interfaces that clients come in by, according to the hooks map; some may be gone.
+pub fn external(dataplane: &Dataplane) -> anyhow::Result<Vec<Attached>> {
+    let mut external = attached(dataplane)?;
+    external.retain(|attached| attached.role == Role::External);
+    Ok(external)
+}
+
 /// The index of the interface with this name.
 pub fn interface_index(name: &str) -> anyhow::Result<u32> {
     if_nametoindex(name).with_context(|| format!("there is no interface {name}"))

@@ -81,25 +81,22 @@ fn specs() -> Result<()> {
         portway.ls()?
     );
     // A bad --publish must not cost what is loaded, nor leave behind what it has just loaded.
-    let run = portway.output("run --no-docker --publish 9000:80")?;
-    refused(
-        "run --publish 9000:80",
-        &run,
-        2,
-        "no container address specified",
-    )?;
+    let refuse_run = || {
+        let run = portway.output("run --no-docker --publish 9000:80")?;
+        refused(
+            "run --publish 9000:80",
+            &run,
+            2,
+            "no container address specified",
+        )
+    };
+    refuse_run()?;
     ensure!(
         portway.status()?.loaded,
         "a refused run has unloaded what it found"
     );
     portway.text("unload")?;
-    let run = portway.output("run --no-docker --publish 9000:80")?;
-    refused(
-        "run --publish 9000:80",
-        &run,
-        2,
-        "no container address specified",
-    )?;
+    refuse_run()?;
     footprint::ensure_none(&lab.host)
 }
 

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     admission,
     dataplane::{Dataplane, LoadOptions},
-    hooks::{self, Role},
+    hooks,
     instance::{Instance, Lock},
     output::say,
     reconcile::{Desired, Reconciler},
@@ -129,9 +129,8 @@ pub async fn bring_up(
     reconciler.reconcile(lock, desired).await?;
     reconciler.instance.set_complete(lock)?;
 
-    let interfaces: Vec<_> = hooks::attached(&reconciler.dataplane)?
+    let interfaces: Vec<_> = hooks::external(&reconciler.dataplane)?
         .iter()
-        .filter(|attached| attached.role == Role::External)
         .map(|attached| {
             Ok(format!(
                 "{} ({})",
@@ -162,9 +161,8 @@ pub async fn external_interfaces(
         return Ok(external);
     }
     external.extend(
-        hooks::attached(&reconciler.dataplane)?
+        hooks::external(&reconciler.dataplane)?
             .into_iter()
-            .filter(|attached| attached.role == Role::External)
             .map(|attached| attached.ifindex)
             .filter(|ifindex| hooks::interface_name(*ifindex).is_ok()),
     );

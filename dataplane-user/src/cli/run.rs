@@ -12,7 +12,7 @@ use super::{
 use crate::{
     controller::{Controller, External},
     docker::Endpoint,
-    hooks::{self, Role},
+    hooks,
     instance::{Instance, Lock},
     output::say,
     publication::Publication,
@@ -93,16 +93,15 @@ async fn start(
         "portway {}: {summary}",
         env!("CARGO_PKG_VERSION")
     ));
-    let record = reconciler.dataplane.record.get(&0, 0)?;
+    let record = reconciler.dataplane.read_record()?;
     let external = if !args.load.external.is_empty() {
         External::Named(args.load.external.clone())
     } else if record.follows_default_routes == 1 {
         External::DefaultRoutes
     } else {
         External::Adopted(
-            hooks::attached(&reconciler.dataplane)?
+            hooks::external(&reconciler.dataplane)?
                 .into_iter()
-                .filter(|attached| attached.role == Role::External)
                 .map(|attached| attached.ifindex)
                 .collect(),
         )

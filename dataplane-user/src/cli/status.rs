@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use dataplane_common::{reason::Counter, settings::Admission};
-use nix::net::if_::if_indextoname;
 use serde::Serialize;
 
 use super::{
@@ -12,12 +11,7 @@ use super::{
     table,
 };
 use crate::{
-    admission,
-    dataplane::Dataplane,
-    hooks::{self, Role},
-    instance::Instance,
-    output::print,
-    rows,
+    admission, dataplane::Dataplane, hooks, instance::Instance, output::print, rows,
     text::decode_text,
 };
 
@@ -68,17 +62,15 @@ pub fn status(instance: &Instance, args: OutputArgs) -> anyhow::Result<()> {
 }
 
 fn read(instance: &Instance, dataplane: &Dataplane) -> anyhow::Result<Status> {
-    let record = dataplane.record.get(&0, 0)?;
+    let record = dataplane.read_record()?;
     let settings = dataplane.settings.get(&0, 0)?;
     let mut external = BTreeMap::<u32, External>::new();
-    for attached in hooks::attached(dataplane)? {
-        if attached.role == Role::External
-            && let Ok(name) = if_indextoname(attached.ifindex)
-        {
+    for attached in hooks::external(dataplane)? {
+        if let Ok(name) = hooks::interface_name(attached.ifindex) {
             external
                 .entry(attached.ifindex)
                 .or_insert_with(|| External {
-                    interface: name.to_string_lossy().into_owned(),
+                    interface: name,
                     hooks: Vec::new(),
                 })
                 .hooks
@@ -105,7 +97,7 @@ fn read(instance: &Instance, dataplane: &Dataplane) -> anyhow::Result<Status> {
 }
 
 fn why(instance: &Instance, dataplane: &Dataplane) -> anyhow::Result<String> {
-    let record = dataplane.record.get(&0, 0)?;
+    let record = dataplane.read_record()?;
     let mut why = decode_text(&record.admission_why);
     if admission::requested(dataplane)? == admission::Request::Auto && !instance.is_watched() {
         why.push_str("; looked at once, as no `portway run` follows the rules");
