@@ -81,10 +81,12 @@ pub fn live(dataplane: &Dataplane, now: u32) -> anyhow::Result<Vec<(FlowKey<Be32
         .into_iter()
         .map(|row| (row.number, row.backend.generation))
         .collect();
-    let mut flows = entries(&dataplane.flows_v4)?;
-    flows.extend(entries(&dataplane.opening_v4)?);
-    flows.retain(|(key, flow)| {
-        !flow.is_expired(key.protocol, now) && backends.get(&flow.backend) == Some(&flow.generation)
+    let mut flows = entries(&dataplane.v4.flows)?;
+    flows.extend(entries(&dataplane.v4.opening)?);
+    let settings = dataplane.read_settings()?;
+    flows.retain(|(_, flow)| {
+        !flow.is_expired(&settings.timeouts, now)
+            && backends.get(&flow.backend) == Some(&flow.generation)
     });
     Ok(flows)
 }

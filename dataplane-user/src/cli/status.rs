@@ -63,7 +63,7 @@ pub fn status(instance: &Instance, args: OutputArgs) -> anyhow::Result<()> {
 
 fn read(instance: &Instance, dataplane: &Dataplane) -> anyhow::Result<Status> {
     let record = dataplane.read_record()?;
-    let settings = dataplane.settings.get(&0, 0)?;
+    let settings = dataplane.read_settings()?;
     let mut external = BTreeMap::<u32, External>::new();
     for attached in hooks::external(dataplane)? {
         if let Ok(name) = hooks::interface_name(attached.ifindex) {
