@@ -23,6 +23,7 @@
 //! | [`instance`] | pin paths, and the lock on them |
 //! | [`firewall`] | is the ruleset in force Docker's own and nothing else? |
 //! | [`admission`] | who admits flows, and why |
+//! | [`conntrack`] | conversations as the kernel tracks them |
 //! | [`controller`] | the long-running loop of `portway run` |
 //! | [`announce`] | what it prints of what happens |
 //! | [`trace`] | what the programs tell of new flows |
@@ -34,6 +35,7 @@ pub mod announce;
 pub mod attach;
 pub mod backends;
 pub mod cli;
+pub mod conntrack;
 pub mod controller;
 pub mod dataplane;
 pub mod desired;
