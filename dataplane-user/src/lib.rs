@@ -20,6 +20,8 @@
 //! | [`hooks`] | what is attached where |
 //! | [`attach`] | attaching and detaching |
 //! | [`dataplane`] | the pinned programs and maps |
+//! | [`batch`] | maps read by thousands of entries at a time |
+//! | [`liveness`] | which flows are over |
 //! | [`instance`] | pin paths, and the lock on them |
 //! | [`firewall`] | is the ruleset in force Docker's own and nothing else? |
 //! | [`admission`] | who admits flows, and why |
@@ -34,6 +36,7 @@ pub mod admission;
 pub mod announce;
 pub mod attach;
 pub mod backends;
+pub mod batch;
 pub mod cli;
 pub mod conntrack;
 pub mod controller;
@@ -43,6 +46,7 @@ pub mod docker;
 pub mod firewall;
 pub mod hooks;
 pub mod instance;
+pub mod liveness;
 pub mod netlink;
 pub mod output;
 pub mod placement;
