@@ -21,7 +21,7 @@
 //! | [`attach`] | attaching and detaching |
 //! | [`dataplane`] | the pinned programs and maps |
 //! | [`batch`] | maps read by thousands of entries at a time |
-//! | [`liveness`] | which flows are over |
+//! | [`liveness`], [`collector`] | which flows are over; removing them |
 //! | [`instance`] | pin paths, and the lock on them |
 //! | [`firewall`] | is the ruleset in force Docker's own and nothing else? |
 //! | [`admission`] | who admits flows, and why |
@@ -38,6 +38,7 @@ pub mod attach;
 pub mod backends;
 pub mod batch;
 pub mod cli;
+pub mod collector;
 pub mod conntrack;
 pub mod controller;
 pub mod dataplane;
