@@ -2,7 +2,7 @@
 //! of a full table is what has not been asked for the longest, live or not.
 //!
 //! The programs go on meanwhile. Between a look at an entry and its removal a new connection with the same
-//! tuple may have begun; see [`remove`].
+//! tuple may have begun; `remove` looks out for that.
 
 use std::{
     borrow::BorrowMut,
