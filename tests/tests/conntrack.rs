@@ -1,21 +1,20 @@
-//! What the controller reads from and writes to conntrack is what the kernel means by it.
+//! Conversations that conntrack has forgotten go on when the controller has told it of them, and what it
+//! lists is what the kernel tracks.
 
 use std::{
     io::{Read, Write},
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     process::ExitCode,
-    time::Instant,
 };
 
 use anyhow::{Context, Result, ensure};
 use dataplane_common::headers::IpProtocol;
-use nix::errno::Errno;
 use portway::{
     conntrack::{Conntrack, Entry, Outcome, Status, TcpState},
     firewall::Family,
 };
 use portway_tests::{
-    container::{BRIDGE, Container, GATEWAY},
+    container::{BRIDGE, Container},
     conversation::{self, ANSWER_LIMIT},
     harness::{self, Test},
     lab::{CLIENTS, EXTERNAL, HOST, Lab},
@@ -28,9 +27,6 @@ const PORT: u16 = 8080;
 /// The host's ports that lead there.
 const HOST_PORTS: [u16; 2] = [9000, 9001];
 
-/// How many entries a busy host may have to hand over at once.
-const MANY: u32 = 100_000;
-
 fn main() -> ExitCode {
     let tests = [
         ("a_connection_is_put_back_ipv4", Family::V4, tcp as Play),
@@ -38,13 +34,9 @@ fn main() -> ExitCode {
         ("datagrams_are_put_back_ipv4", Family::V4, udp),
         ("datagrams_are_put_back_ipv6", Family::V6, udp),
     ];
-    let mut tests: Vec<_> = tests
-        .into_iter()
-        .map(|(name, family, play)| Test::of_lab(name, move || play(&Stage::new(family)?)))
-        .collect();
-    tests.push(Test::of_lab("every_entry_has_its_outcome", outcomes));
-    tests.push(Test::of_lab("many_entries_take_no_time", many));
-    harness::run(tests)
+    harness::run(
+        tests.map(|(name, family, play)| Test::of_lab(name, move || play(&Stage::new(family)?))),
+    )
 }
 
 type Play = fn(&Stage) -> Result<()>;
@@ -274,81 +266,6 @@ fn udp(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
-fn outcomes() -> Result<()> {
-    let netns = Netns::new()?;
-    on(&netns, |conntrack| {
-        let entry = numbered(0);
-        all(Outcome::Done, |told| conntrack.insert([entry], told))?;
-        all(Outcome::Unchanged, |told| conntrack.insert([entry], told))?;
-        ensure!(conntrack.find(entry.protocol, entry.reply)?.is_some());
-        let mut elsewhere = entry;
-        elsewhere.reply.source.set_port(81);
-        let mut other = entry;
-        other.original.destination.set_port(81);
-        for clash in [elsewhere, other] {
-            all(Outcome::Refused(Errno::EEXIST), |told| {
-                conntrack.insert([clash], told)
-            })?;
-        }
-        // One refusal says nothing of its neighbours.
-        let mut told = Vec::new();
-        conntrack.insert([numbered(1), elsewhere, numbered(2)], |_, outcome| {
-            told.push(outcome);
-        })?;
-        ensure!(
-            told == [
-                Outcome::Done,
-                Outcome::Refused(Errno::EEXIST),
-                Outcome::Done
-            ],
-            "{told:?}"
-        );
-        all(Outcome::Done, |told| conntrack.delete([entry], told))?;
-        all(Outcome::Unchanged, |told| conntrack.delete([entry], told))?;
-        ensure!(conntrack.find(entry.protocol, entry.original)?.is_none());
-        Ok(())
-    })
-}
-
-fn many() -> Result<()> {
-    let netns = Netns::new()?;
-    on(&netns, |conntrack| {
-        let entries = || (0..MANY).map(numbered);
-        timed(MANY, "created", || {
-            all(Outcome::Done, |told| conntrack.insert(entries(), told))
-        })?;
-        let again = MANY / 10;
-        timed(again, "found to be there", || {
-            let entries = (0..again).map(numbered);
-            all(Outcome::Unchanged, |told| conntrack.insert(entries, told))
-        })?;
-        let mut listed = 0;
-        timed(MANY, "listed", || {
-            conntrack.dump(Family::V4, |_| listed += 1)
-        })?;
-        ensure!(listed == MANY, "{listed} of {MANY} listed");
-        timed(MANY, "deleted", || {
-            all(Outcome::Done, |told| conntrack.delete(entries(), told))
-        })
-    })
-}
-
-/// The conversation of client number `number`.
-fn numbered(number: u32) -> Entry {
-    let client = (
-        Ipv4Addr::from_bits(0x0a00_0000 + (number >> 10)),
-        1024 + (number & 1023) as u16,
-    );
-    Entry::established(
-        IpProtocol::TCP,
-        client.into(),
-        (HOST, 9000).into(),
-        (GATEWAY, 80).into(),
-        client.into(),
-        600,
-    )
-}
-
 /// Does `work` with the conntrack of `netns`.
 fn on<T: Send>(netns: &Netns, work: impl FnOnce(&mut Conntrack) -> Result<T> + Send) -> Result<T> {
     netns.run(|| work(&mut Conntrack::open()?.context("this kernel has no conntrack")?))
@@ -366,13 +283,6 @@ fn all(
         }
     })?;
     ensure!(first.is_none(), "not {wanted:?} but {first:?}");
-    Ok(())
-}
-
-fn timed(count: u32, what: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
-    let start = Instant::now();
-    work()?;
-    println!("{count} entries {what} in {:?}", start.elapsed());
     Ok(())
 }
 

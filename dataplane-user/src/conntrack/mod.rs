@@ -4,27 +4,27 @@
 //! |---|---|
 //! | [`entry`] | a conversation as conntrack knows it |
 //! | [`message`] | entries as ctnetlink's messages, and back |
+//! | [`connection`] | the socket |
 //! | [`sysctls`] | conntrack's time-outs and other settings |
 //!
 //! Everything here waits for the kernel and belongs on a blocking thread. The kernel answers before a
 //! request's system call returns, so nothing here ever waits for long.
 
+pub mod connection;
 pub mod entry;
 pub mod message;
 pub mod sysctls;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use dataplane_common::headers::IpProtocol;
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkPayload,
-};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NetlinkPayload};
 use netlink_packet_netfilter::{
     NetfilterMessageInner,
     conntrack::{ConntrackAttribute, ConntrackMessage},
 };
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
-use nix::{errno::Errno, libc::MSG_DONTWAIT};
+use nix::{errno::Errno, libc};
 
+use connection::Connection;
 pub use entry::{Entry, Status, TcpState, Tuple};
 use message::Message;
 
@@ -33,9 +33,6 @@ use crate::firewall::Family;
 /// Requests that go to the kernel in one piece. Were all refused, their answers would still fit into a
 /// socket's buffer of default size (212,992 bytes, about 1 KiB of which each takes).
 const BATCH: usize = 128;
-
-/// As much as the kernel puts into one answer (`netlink_recvmsg`, net/netlink/af_netlink.c).
-const ANSWER: usize = 32 * 1024;
 
 /// What has become of a request about one entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,10 +48,9 @@ pub enum Outcome {
 }
 
 /// A connection to the kernel's ctnetlink of the network namespace that it was opened in.
+#[derive(Debug)]
 pub struct Conntrack {
-    socket: Socket,
-    sequence: u32,
-    buffer: Vec<u8>,
+    connection: Connection,
 }
 
 impl Conntrack {
@@ -69,23 +65,12 @@ impl Conntrack {
         if !sysctls::is_there() {
             return Ok(None);
         }
-        let connect = || {
-            let socket = Socket::new(NETLINK_NETFILTER)?;
-            socket.connect(&SocketAddr::new(0, 0))?;
-            // Refusals without the request in them.
-            socket.set_cap_ack(true)?;
-            Ok(socket)
-        };
-        let socket = match connect() {
-            Ok(socket) => socket,
-            Err(error) if is(&error, Errno::EPROTONOSUPPORT) => return Ok(None),
+        let connection = match Connection::open() {
+            Ok(connection) => connection,
+            Err(error) if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => return Ok(None),
             Err(error) => return Err(error).context("cannot reach conntrack over netlink"),
         };
-        let mut conntrack = Self {
-            socket,
-            sequence: 0,
-            buffer: Vec::with_capacity(ANSWER),
-        };
+        let mut conntrack = Self { connection };
         let nobody = std::net::SocketAddr::from(([0; 4], 0));
         let nothing = Tuple {
             source: nobody,
@@ -106,25 +91,28 @@ impl Conntrack {
     ///
     /// The kernel ends the list early.
     pub fn dump(&mut self, family: Family, mut visit: impl FnMut(Entry)) -> anyhow::Result<()> {
-        let first = self.send(NLM_F_DUMP, &[message::list(family)])?;
+        let first = self
+            .connection
+            .send(NLM_F_DUMP, vec![message::list(family)])?;
         let mut result = None;
         while result.is_none() {
-            self.receive(|message| {
-                if message.header.sequence_number != first {
-                    return;
-                }
-                match &message.payload {
-                    NetlinkPayload::InnerMessage(inner) => {
-                        attributes(&inner.inner)
-                            .and_then(message::entry)
-                            .map(&mut visit);
+            self.connection
+                .receive(|message| {
+                    if message.header.sequence_number != first {
+                        return;
                     }
-                    NetlinkPayload::Done(done) => result = Some(errno(done.code)),
-                    NetlinkPayload::Error(error) => result = Some(errno(error.raw_code())),
-                    _ => {}
-                }
-            })
-            .context("cannot list conntrack's entries")?;
+                    match &message.payload {
+                        NetlinkPayload::InnerMessage(inner) => {
+                            attributes(&inner.inner)
+                                .and_then(message::entry)
+                                .map(&mut visit);
+                        }
+                        NetlinkPayload::Done(done) => result = Some(errno(done.code)),
+                        NetlinkPayload::Error(error) => result = Some(errno(error.raw_code())),
+                        _ => {}
+                    }
+                })
+                .context("cannot list conntrack's entries")?;
         }
         match result.flatten() {
             Some(errno) => Err(errno).context("cannot list conntrack's entries"),
@@ -148,6 +136,9 @@ impl Conntrack {
     /// Creates entries, and tells of each what has become of it, in their order. Tuples, timeout, TCP
     /// state and the status bits but those of translations are taken from the entry; TCP connections are
     /// created liberal about windows, in both directions.
+    ///
+    /// An entry is made also where conntrack is not at work: it sees packets of this network namespace only
+    /// as long as some rule needs it.
     ///
     /// # Errors
     ///
@@ -218,14 +209,14 @@ impl Conntrack {
             if batch.is_empty() {
                 return Ok(());
             }
-            let requests: Vec<_> = batch.iter().map(&request).collect();
+            let requests = batch.iter().map(&request).collect();
             // Refusals come by themselves. That the last request is answered in any case tells that the
             // others, which the kernel takes one after another, have been granted.
-            let first = self.send(NLM_F_CREATE | NLM_F_EXCL, &requests)?;
+            let first = self.connection.send(NLM_F_CREATE | NLM_F_EXCL, requests)?;
             let mut refusals = vec![None; batch.len()];
             let mut is_last_answered = false;
             while !is_last_answered {
-                self.receive(|message| {
+                self.connection.receive(|message| {
                     let index = message.header.sequence_number.wrapping_sub(first) as usize;
                     if let NetlinkPayload::Error(error) = &message.payload
                         && let Some(refusal) = refusals.get_mut(index)
@@ -247,11 +238,13 @@ impl Conntrack {
         protocol: IpProtocol,
         tuple: Tuple,
     ) -> anyhow::Result<Result<Option<Entry>, Errno>> {
-        let first = self.send(0, &[message::get(protocol, tuple)])?;
+        let first = self
+            .connection
+            .send(0, vec![message::get(protocol, tuple)])?;
         let mut found = Ok(None);
         let mut is_answered = false;
         while !is_answered {
-            self.receive(|message| {
+            self.connection.receive(|message| {
                 if message.header.sequence_number != first {
                     return;
                 }
@@ -271,51 +264,6 @@ impl Conntrack {
         }
         Ok(found)
     }
-
-    /// Sends requests in one piece, the last of them to be answered in any case. Returns the first one's
-    /// sequence number; the others' follow.
-    fn send(&mut self, flags: u16, requests: &[Message]) -> anyhow::Result<u32> {
-        let first = self.sequence;
-        self.sequence = first.wrapping_add(requests.len() as u32);
-        let mut bytes = Vec::new();
-        for (index, request) in requests.iter().enumerate() {
-            let mut request = request.clone();
-            request.header.sequence_number = first.wrapping_add(index as u32);
-            request.header.flags = NLM_F_REQUEST | flags;
-            if index + 1 == requests.len() {
-                request.header.flags |= NLM_F_ACK;
-            }
-            request.finalize();
-            let start = bytes.len();
-            bytes.resize(start + request.buffer_len(), 0);
-            request.serialize(&mut bytes[start..]);
-        }
-        self.socket
-            .send(&bytes, 0)
-            .context("cannot send to the kernel")?;
-        Ok(first)
-    }
-
-    /// Takes what the kernel has answered.
-    fn receive(&mut self, mut visit: impl FnMut(&Message)) -> anyhow::Result<()> {
-        self.buffer.clear();
-        // Its answers are there already: were there none, none would come.
-        self.socket
-            .recv(&mut self.buffer, MSG_DONTWAIT)
-            .context("the kernel does not answer")?;
-        let mut rest = &self.buffer[..];
-        while !rest.is_empty() {
-            let message = Message::deserialize(rest).context("an answer that makes no sense")?;
-            // Messages begin at multiples of four.
-            let length = (message.header.length as usize).next_multiple_of(4);
-            if length == 0 {
-                bail!("an answer of no length");
-            }
-            visit(&message);
-            rest = rest.get(length..).unwrap_or_default();
-        }
-        Ok(())
-    }
 }
 
 fn attributes(inner: &NetfilterMessageInner) -> Option<&[ConntrackAttribute]> {
@@ -328,8 +276,4 @@ fn attributes(inner: &NetfilterMessageInner) -> Option<&[ConntrackAttribute]> {
 /// The error in an answer: the kernel gives it negative, and zero for none.
 fn errno(code: i32) -> Option<Errno> {
     (code != 0).then(|| Errno::from_raw(-code))
-}
-
-fn is(error: &std::io::Error, errno: Errno) -> bool {
-    error.raw_os_error() == Some(errno as i32)
 }
