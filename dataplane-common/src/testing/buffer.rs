@@ -183,7 +183,8 @@ impl Buffer {
     }
 }
 
-fn checksum(parts: &[&[u8]]) -> u16 {
+/// The Internet checksum of these bytes (RFC 1071).
+pub fn checksum(parts: &[&[u8]]) -> u16 {
     let mut sum: u32 = parts
         .concat()
         .chunks(2)
