@@ -13,6 +13,7 @@
 //! | [`image`] | the image its containers run |
 //! | [`guest`] | what runs inside: the host's first process, servers |
 //! | [`conversation`] | HTTP, TCP and UDP clients |
+//! | [`packets`] | packets made by hand, sent and seen as they are |
 //! | [`iptables`] | netfilter's counters |
 //! | [`portway`] | the program under test |
 //! | [`footprint`] | what it has in the kernel |
@@ -38,6 +39,7 @@ pub mod interrupt;
 pub mod iptables;
 pub mod lab;
 pub mod netns;
+pub mod packets;
 pub mod pass;
 pub mod portway;
 pub mod process;
