@@ -214,19 +214,14 @@ impl<'a> Stage<'a> {
                 portway.publish(&format!("{port}:{address}:{PORT}/{protocol}"))?;
             }
         }
-        if let (IpAddr::V6(host), IpAddr::V6(container)) = (self.cast.host, self.cast.container) {
-            self.publish_by_hand(&portway, host, container)?;
+        if let IpAddr::V6(container) = self.cast.container {
+            self.publish_by_hand(&portway, container)?;
         }
         Ok(portway)
     }
 
     /// Publishes the ports of the container's IPv6 address in the pinned maps.
-    fn publish_by_hand(
-        &self,
-        portway: &Portway<'_>,
-        host: Ipv6Addr,
-        container: Ipv6Addr,
-    ) -> Result<()> {
+    fn publish_by_hand(&self, portway: &Portway<'_>, container: Ipv6Addr) -> Result<()> {
         let instance: Instance = portway.instance().parse()?;
         let map = |name| -> Result<Map> {
             let data = MapData::from_pin(self.lab.host.file(instance.map(name)))?;
@@ -242,7 +237,11 @@ impl<'a> Stage<'a> {
         let mut backend = backends.get(&number, 0)?;
         backend.address = Ip6::new(container.octets()).raw();
         backends.set(free, backend, 0)?;
-        local.insert(Ip6::new(host.octets()), 0, 0)?;
+        for address in [self.cast.host, self.cast.second_host] {
+            if let IpAddr::V6(address) = address {
+                local.insert(Ip6::new(address.octets()), 0, 0)?;
+            }
+        }
         for protocol in PROTOCOLS {
             for port in HOST_PORTS {
                 let slot = PortSlot::new(free, Be16::new(PORT));
