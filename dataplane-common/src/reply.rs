@@ -106,7 +106,7 @@ pub fn reply<F: Family, P: Packet, T: Tables<F>>(
 /// Looks a flow's route up again. A function of its own in the eBPF program, which leaves the stack of the
 /// fast path small.
 #[inline(never)]
-fn renew_route<F: Family, T: Tables<F>>(
+pub(crate) fn renew_route<F: Family, T: Tables<F>>(
     tables: &T,
     key: &FlowKey<F::Address>,
     backend: &Backend,
