@@ -21,11 +21,12 @@ use dataplane_common::{
     packet::WriteFault,
     parse::parse,
     reason::Counter,
-    reply::reply,
+    reply::{Reply, reply},
     rewrite,
 };
 
 use crate::{
+    fragments::{self, same},
     kernel::{Kernel, count},
     maps::FamilyMaps,
     routing::Routing,
@@ -38,7 +39,11 @@ use crate::{
 const NEXT: i32 = TC_ACT_UNSPEC;
 
 /// The longest transport header that is looked at: TCP's without options.
-const MAX_TRANSPORT_HEADER: usize = size_of::<Tcp>();
+pub const MAX_TRANSPORT_HEADER: usize = size_of::<Tcp>();
+
+/// What the fast path's functions return instead of an action for a fragment: the rest is done when their
+/// stack is free again.
+const FRAGMENT: i32 = 0x7001;
 
 /// TC ingress of an external interface: client -> container.
 #[classifier]
@@ -56,8 +61,8 @@ pub fn portway_forward_l3(context: TcContext) -> i32 {
 #[classifier]
 pub fn portway_reply(context: TcContext) -> i32 {
     match ether_type(&context) {
-        EtherType::IPV4 => to_client::<V4>(context),
-        EtherType::IPV6 => to_client::<V6>(context),
+        EtherType::IPV4 => from_container::<V4>(&context),
+        EtherType::IPV6 => from_container::<V6>(&context),
         _ => pass(Counter::NotIp),
     }
 }
@@ -89,9 +94,25 @@ pub fn portway_admit(context: TcContext) -> i32 {
 #[inline(always)]
 fn from_outside<const L3: usize>(context: TcContext) -> i32 {
     match ether_type(&context) {
-        EtherType::IPV4 => to_container::<V4, L3>(context),
-        EtherType::IPV6 => to_container::<V6, L3>(context),
+        EtherType::IPV4 => from_client::<V4, L3>(&context),
+        EtherType::IPV6 => from_client::<V6, L3>(&context),
         _ => pass(Counter::NotIp),
+    }
+}
+
+#[inline(always)]
+fn from_client<F: FamilyMaps + Routing + Trace, const L3: usize>(context: &TcContext) -> i32 {
+    match to_container::<F, L3>(same(context)) {
+        FRAGMENT => fragments::from_outside::<F, L3>(context),
+        action => action,
+    }
+}
+
+#[inline(always)]
+fn from_container<F: FamilyMaps + Routing>(context: &TcContext) -> i32 {
+    match to_client::<F>(same(context)) {
+        FRAGMENT => fragments::from_container::<F>(context),
+        action => action,
     }
 }
 
@@ -102,6 +123,7 @@ fn to_container<F: FamilyMaps + Routing + Trace, const L3: usize>(context: TcCon
     let kernel = Kernel::new(skb.context());
     let parsed = match parse::<F, _>(skb) {
         Ok(parsed) => parsed,
+        Err(Counter::Fragment) => return FRAGMENT,
         Err(reason) => return pass(reason),
     };
     let forward = match forward(skb, &parsed, &kernel, interface(skb.context())) {
@@ -119,9 +141,15 @@ fn to_container<F: FamilyMaps + Routing + Trace, const L3: usize>(context: TcCon
     if let Err(WriteFault) = rewrite::to_container(skb, &parsed, &forward) {
         return drop();
     }
+    hand_over(forward.ifindex)
+}
+
+/// Has a packet from outside, all written, appear in its container, whose host veth's index is `ifindex`.
+#[inline(always)]
+pub fn hand_over(ifindex: u32) -> i32 {
     count(Counter::Forwarded);
     // SAFETY: the helper has no preconditions; it acts when the program has returned.
-    unsafe { bpf_redirect_peer(forward.ifindex, 0) as i32 }
+    unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
 }
 
 #[inline(never)]
@@ -131,6 +159,7 @@ fn to_client<F: FamilyMaps + Routing>(context: TcContext) -> i32 {
     let kernel = Kernel::new(skb.context());
     let parsed = match parse::<F, _>(skb) {
         Ok(parsed) => parsed,
+        Err(Counter::Fragment) => return FRAGMENT,
         Err(reason) => return pass(reason),
     };
     let reply = match reply(skb, &parsed, &kernel, interface(skb.context())) {
@@ -145,8 +174,14 @@ fn to_client<F: FamilyMaps + Routing>(context: TcContext) -> i32 {
     if let Err(WriteFault) = rewrite::to_client(skb, &parsed, &reply) {
         return drop();
     }
+    send_on::<F>(skb.context(), &reply)
+}
+
+/// Sends a reply, all written, to its next hop.
+#[inline(always)]
+pub fn send_on<F: FamilyMaps + Routing>(context: &TcContext, reply: &Reply<F>) -> i32 {
     count(Counter::Replied);
-    Mark::Translated.put_on(skb.context());
+    Mark::Translated.put_on(context);
     // SAFETY: integers; the unused rest of the union is zero.
     let mut neighbour: Neighbour = unsafe { core::mem::zeroed() };
     neighbour.nh_family = F::AF.into();
@@ -202,13 +237,13 @@ fn next() -> i32 {
 }
 
 #[inline(always)]
-fn pass(reason: Counter) -> i32 {
+pub fn pass(reason: Counter) -> i32 {
     count(reason);
     NEXT
 }
 
 #[inline(always)]
-fn drop() -> i32 {
+pub fn drop() -> i32 {
     count(Counter::WriteFault);
     TC_ACT_SHOT
 }

@@ -9,6 +9,7 @@ use std::{
 use crate::{
     family::V4,
     flow::{Flow, FlowKey, OuterTuple},
+    fragment::{Datagram, FragmentKey},
     headers::{Be16, Be32, IpProtocol},
     published::{Backend, BoundPort, PortSlot, Traffic, port_slot},
     reason::Reason,
@@ -45,6 +46,7 @@ pub struct World {
     pub opening: RefCell<HashMap<FlowKey<Be32>, Flow<Be32>>>,
     pub remapped: RefCell<HashMap<OuterTuple<Be32>, Be16>>,
     pub foreign: RefCell<HashMap<OuterTuple<Be32>, u32>>,
+    pub datagrams: RefCell<HashMap<FragmentKey<Be32>, Datagram>>,
     /// The next number that `random` gives.
     pub random: Cell<u32>,
     pub traffic: RefCell<HashMap<u32, Traffic>>,
@@ -86,6 +88,7 @@ impl World {
             opening: RefCell::default(),
             remapped: RefCell::default(),
             foreign: RefCell::default(),
+            datagrams: RefCell::default(),
             random: Cell::new(0),
             traffic: RefCell::default(),
             routes: HashMap::new(),
@@ -200,6 +203,19 @@ impl Tables<V4> for World {
 
     fn note_foreign(&self, tuple: &OuterTuple<Be32>, now: u32) {
         self.foreign.borrow_mut().insert(*tuple, now);
+    }
+
+    fn datagram(&self, key: &FragmentKey<Be32>) -> Option<impl DerefMut<Target = Datagram>> {
+        RefMut::filter_map(self.datagrams.borrow_mut(), |all| all.get_mut(key)).ok()
+    }
+
+    fn note_datagram(&self, key: &FragmentKey<Be32>, datagram: &Datagram) -> Result<(), TableFull> {
+        self.datagrams.borrow_mut().insert(*key, *datagram);
+        Ok(())
+    }
+
+    fn forget_datagram(&self, key: &FragmentKey<Be32>) {
+        self.datagrams.borrow_mut().remove(key);
     }
 
     fn random(&self) -> u32 {
