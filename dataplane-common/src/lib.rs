@@ -30,8 +30,10 @@
 //! | [`layout`] | names, sizes and version of the pinned maps |
 //! | [`checksum`] | incremental Internet checksums |
 //!
+//! With the feature `testing`, `testing` has all of it over plain bytes and plain maps.
+//!
 //! Nothing here touches the kernel: the same code is compiled for eBPF and for unit tests on the host.
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, feature = "testing")), no_std)]
 
 pub mod checksum;
 pub mod family;
@@ -56,5 +58,5 @@ pub mod settings;
 pub mod state;
 pub mod tables;
 
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;

@@ -17,6 +17,7 @@
 //! | [`iptables`] | netfilter's counters |
 //! | [`portway`] | the program under test |
 //! | [`footprint`] | what it has in the kernel |
+//! | [`rig`] | its programs, run on single packets |
 //! | [`stage`] | plays a scenario without and with portway, and compares |
 //! | [`pass`] | the checks of one such pass |
 //! | [`report`] | what the demo prints |
@@ -45,6 +46,7 @@ pub mod process;
 pub mod raw;
 pub mod report;
 pub mod requirement;
+pub mod rig;
 pub mod scenarios;
 pub mod stage;
 pub mod wait;
