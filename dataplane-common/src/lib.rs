@@ -13,6 +13,7 @@
 //! | [`lease`] | the same where the host's firewall admits flows: it is asked again and again |
 //! | [`reply`] | the decision for a packet from a container: container -> client |
 //! | [`icmp`] | the decision for ICMP errors about accelerated packets, both ways |
+//! | [`fragment`] | fragments, which follow their datagram's first one |
 //! | [`foreign`] | taking note of what leaves and is not ours |
 //! | [`rewrite`] | the writes, once everything is decided |
 //! | [`tables`] | the trait by which the core reaches maps, clock and routing |
@@ -40,6 +41,7 @@ pub mod family;
 pub mod flow;
 pub mod foreign;
 pub mod forward;
+pub mod fragment;
 pub mod headers;
 pub mod icmp;
 pub mod join;

@@ -14,6 +14,7 @@
 //! | [`image`] | the image its containers run |
 //! | [`guest`] | what runs inside: the host's first process, servers |
 //! | [`conversation`] | HTTP, TCP and UDP clients |
+//! | [`raw`] | datagrams in fragments, in any order |
 //! | [`iptables`] | netfilter's counters |
 //! | [`portway`] | the program under test |
 //! | [`footprint`] | what it has in the kernel |
@@ -43,6 +44,7 @@ pub mod netns;
 pub mod pass;
 pub mod portway;
 pub mod process;
+pub mod raw;
 pub mod report;
 pub mod requirement;
 pub mod rig;

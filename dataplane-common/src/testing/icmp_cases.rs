@@ -428,6 +428,8 @@ fn ipv6_errors_are_rewritten_as_if_they_quoted_the_other_packet() {
                 mac: [2, 0, 0, 0, 17, 2],
                 source_mac: [2, 0, 0, 0, 0, 1],
                 ifindex: VETH,
+                backend: 1,
+                mtu: 1500,
                 is_first: false,
             };
             rewrite::error_to_container(&mut packet, &parsed, &decision).expect("inside");
@@ -446,6 +448,7 @@ fn ipv6_errors_are_rewritten_as_if_they_quoted_the_other_packet() {
                 },
                 ifindex: EXTERNAL,
                 next_hop: router,
+                mtu: 1500,
             };
             rewrite::error_to_client(&mut packet, &parsed, &decision).expect("inside");
             let about_forward = quoted((client, 5000), (host, 9000));
