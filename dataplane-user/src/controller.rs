@@ -110,7 +110,7 @@ impl Controller {
         let mut changes = Watch::start()?;
         let _collector = Collector::start(&self.reconciler.instance, self.load_id)?;
         let (verdict_sender, mut verdicts) = watch::channel(None);
-        tokio::spawn(firewall::watch::watch(firewall::Family::V4, verdict_sender));
+        tokio::spawn(firewall::watch::watch(verdict_sender));
         let (sender, mut snapshots) = watch::channel(None);
         // Without Docker the channel stays open and silent.
         let _idle = match endpoint {

@@ -14,7 +14,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Family, Verdict, inspect};
+use super::{Verdict, inspect_all};
 
 /// `NFNLGRP_NFTABLES` in include/uapi/linux/netfilter/nfnetlink.h.
 const NFTABLES_GROUP: u32 = 7;
@@ -27,15 +27,15 @@ const INTERVAL: Duration = Duration::from_secs(5);
 const SETTLING: Duration = Duration::from_millis(100);
 const SETTLED_AT_LAST: Duration = Duration::from_millis(500);
 
-/// Sends the verdict on `family`'s rules in this network namespace, now and whenever it changes, until
+/// Sends the verdict on the rules in this network namespace, now and whenever it changes, until
 /// nobody listens any more.
-pub async fn watch(family: Family, verdicts: watch::Sender<Option<Verdict>>) {
+pub async fn watch(verdicts: watch::Sender<Option<Verdict>>) {
     let mut notifications = subscribe();
     if let Err(error) = &notifications {
         tracing::debug!("no notifications from nftables: {error}");
     }
     loop {
-        let Ok(verdict) = spawn_blocking(move || inspect(family)).await else {
+        let Ok(verdict) = spawn_blocking(inspect_all).await else {
             return;
         };
         verdicts.send_if_modified(|last| {
