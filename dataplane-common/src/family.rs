@@ -31,6 +31,17 @@ pub struct Network<A> {
     pub length: u32,
 }
 
+impl<A: Copy> Network<A> {
+    /// The address at one end.
+    #[inline(always)]
+    pub fn address(&self, end: End) -> A {
+        match end {
+            End::Source => self.source,
+            End::Destination => self.destination,
+        }
+    }
+}
+
 /// Which end of a packet is rewritten.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum End {
@@ -38,6 +49,17 @@ pub enum End {
     Source,
     /// Destination address and port: a packet from outside.
     Destination,
+}
+
+impl End {
+    /// The end that this one is in a packet of the other direction.
+    #[inline(always)]
+    pub const fn opposite(self) -> Self {
+        match self {
+            Self::Source => Self::Destination,
+            Self::Destination => Self::Source,
+        }
+    }
 }
 
 /// An IP version.
@@ -61,13 +83,22 @@ pub trait Family: Copy {
     /// Reads the header at `offset`. Anything but a whole packet with a plain header is refused.
     fn parse<P: Packet>(packet: &P, offset: usize) -> Result<Network<Self::Address>, Reason>;
 
-    /// Puts `address` at one `end` of the header at `offset` and takes one hop off its life. The
-    /// caller has seen that the TTL is above 1.
+    /// Reads the header at `offset` of a packet that an ICMP error quotes, whose rest may be missing. None
+    /// for what cannot be the beginning of an accelerated packet.
+    fn quoted<P: Packet>(packet: &P, offset: usize) -> Option<Network<Self::Address>>;
+
+    /// Whether an ICMP message of this type is an error about a packet that it quotes. Redirects are not:
+    /// they are for the link they came by.
+    fn is_error(kind: u8) -> bool;
+
+    /// Puts `address` at one `end` of the header at `offset` and takes `hops` off its life. The caller has
+    /// seen that more are left.
     fn rewrite<P: Packet>(
         packet: &mut P,
         offset: usize,
         end: End,
         address: Self::Address,
+        hops: u8,
     ) -> Result<(), WriteFault>;
 
     /// What the pseudo-header's checksum goes through when `old` becomes `new`.

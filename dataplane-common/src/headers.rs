@@ -189,6 +189,8 @@ impl Ipv4 {
     pub const PLAIN: u8 = 0x45;
     /// More-fragments flag and fragment offset in [`Ipv4::fragment`], in host byte order.
     pub const FRAGMENT_MASK: u16 = 0x3fff;
+    /// The fragment offset alone.
+    pub const FRAGMENT_OFFSET_MASK: u16 = 0x1fff;
 }
 
 /// An IPv6 header (RFC 8200).
@@ -310,11 +312,27 @@ pub struct Udp {
     pub checksum: Be16,
 }
 
+/// What ICMP and ICMPv6 messages begin with (RFC 792, RFC 4443). Errors quote the packet they are about
+/// behind it.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Icmp {
+    /// What it tells, by the numbers of its IP version.
+    pub kind: u8,
+    /// The same in detail.
+    pub code: u8,
+    /// Checksum; ICMPv6's covers a pseudo-header, too.
+    pub checksum: Be16,
+    /// Depends on the type: the MTU of the next link, for one.
+    pub rest: Be32,
+}
+
 const _: () = assert!(size_of::<Ethernet>() == 14);
 const _: () = assert!(size_of::<Ipv4>() == 20);
 const _: () = assert!(size_of::<Ipv6>() == 40);
 const _: () = assert!(size_of::<Tcp>() == 20);
 const _: () = assert!(size_of::<Udp>() == 8);
+const _: () = assert!(size_of::<Icmp>() == 8);
 
 #[cfg(test)]
 mod tests {

@@ -61,11 +61,7 @@ pub fn reply<F: Family, P: Packet, T: Tables<F>>(
         return Err(Reason::NotAReply);
     }
     match Admission::from_number(settings.admission) {
-        Admission::Direct => {
-            if flow.handed_over_at != 0 {
-                flow.handed_over_at = 0;
-            }
-        }
+        Admission::Direct => flow.take_back(),
         Admission::Netfilter => {
             lease::check_reply(&mut flow, parsed, settings, now, tables.now_millis())?;
         }
@@ -110,7 +106,7 @@ pub fn reply<F: Family, P: Packet, T: Tables<F>>(
 /// Looks a flow's route up again. A function of its own in the eBPF program, which leaves the stack of the
 /// fast path small.
 #[inline(never)]
-fn renew_route<F: Family, T: Tables<F>>(
+pub(crate) fn renew_route<F: Family, T: Tables<F>>(
     tables: &T,
     key: &FlowKey<F::Address>,
     backend: &Backend,

@@ -7,6 +7,7 @@
 use core::hint::black_box;
 
 use aya_ebpf::{
+    EbpfContext as _,
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh as Neighbour},
     helpers::{bpf_redirect_neigh, bpf_redirect_peer},
     macros::classifier,
@@ -17,11 +18,12 @@ use dataplane_common::{
     foreign::observe_outgoing,
     forward::forward,
     headers::{EtherType, Tcp},
+    icmp::{self, forward_error, parse_error, reply_error},
     lease::{admit_forward, admit_reply},
     packet::WriteFault,
     parse::parse,
     reason::Counter,
-    reply::reply,
+    reply::{Reply, reply},
     rewrite,
 };
 
@@ -40,6 +42,10 @@ const NEXT: i32 = TC_ACT_UNSPEC;
 /// The longest transport header that is looked at: TCP's without options.
 const MAX_TRANSPORT_HEADER: usize = size_of::<Tcp>();
 
+/// What a packet's usual way returns, as nothing that TC knows, where the packet has to go a rare one. That
+/// is begun by the caller, when the stack of the usual way is free again.
+const ICMP: i32 = 0x100;
+
 /// TC ingress of an external interface: client -> container.
 #[classifier]
 pub fn portway_forward(context: TcContext) -> i32 {
@@ -56,8 +62,8 @@ pub fn portway_forward_l3(context: TcContext) -> i32 {
 #[classifier]
 pub fn portway_reply(context: TcContext) -> i32 {
     match ether_type(&context) {
-        EtherType::IPV4 => to_client::<V4>(context),
-        EtherType::IPV6 => to_client::<V6>(context),
+        EtherType::IPV4 => from_container::<V4>(context),
+        EtherType::IPV6 => from_container::<V6>(context),
         _ => pass(Counter::NotIp),
     }
 }
@@ -89,10 +95,32 @@ pub fn portway_admit(context: TcContext) -> i32 {
 #[inline(always)]
 fn from_outside<const L3: usize>(context: TcContext) -> i32 {
     match ether_type(&context) {
-        EtherType::IPV4 => to_container::<V4, L3>(context),
-        EtherType::IPV6 => to_container::<V6, L3>(context),
+        EtherType::IPV4 => from_outside_as::<V4, L3>(context),
+        EtherType::IPV6 => from_outside_as::<V6, L3>(context),
         _ => pass(Counter::NotIp),
     }
+}
+
+#[inline(always)]
+fn from_outside_as<F: FamilyMaps + Routing + Trace, const L3: usize>(context: TcContext) -> i32 {
+    match to_container::<F, L3>(again(&context)) {
+        ICMP => error_to_container::<F, L3>(context),
+        done => done,
+    }
+}
+
+#[inline(always)]
+fn from_container<F: FamilyMaps + Routing>(context: TcContext) -> i32 {
+    match to_client::<F>(again(&context)) {
+        ICMP => error_to_client::<F>(context),
+        done => done,
+    }
+}
+
+/// The same context for one function more.
+#[inline(always)]
+fn again(context: &TcContext) -> TcContext {
+    TcContext::new(context.as_ptr().cast())
 }
 
 #[inline(never)]
@@ -102,6 +130,7 @@ fn to_container<F: FamilyMaps + Routing + Trace, const L3: usize>(context: TcCon
     let kernel = Kernel::new(skb.context());
     let parsed = match parse::<F, _>(skb) {
         Ok(parsed) => parsed,
+        Err(Counter::Icmp) => return ICMP,
         Err(reason) => return pass(reason),
     };
     let forward = match forward(skb, &parsed, &kernel, interface(skb.context())) {
@@ -125,12 +154,34 @@ fn to_container<F: FamilyMaps + Routing + Trace, const L3: usize>(context: TcCon
 }
 
 #[inline(never)]
+fn error_to_container<F: FamilyMaps + Routing, const L3: usize>(context: TcContext) -> i32 {
+    let skb = &mut Skb::<L3>::new(context);
+    skb.pull(icmp::looked_at::<F>());
+    let kernel = Kernel::new(skb.context());
+    let error = match parse_error::<F, _>(skb) {
+        Ok(error) => error,
+        Err(reason) => return pass(reason),
+    };
+    let forward = match forward_error(skb, &error, &kernel) {
+        Ok(forward) => forward,
+        Err(reason) => return pass(reason),
+    };
+    if let Err(WriteFault) = rewrite::error_to_container(skb, &error, &forward) {
+        return drop();
+    }
+    count(Counter::IcmpForwarded);
+    // SAFETY: as in `to_container`.
+    unsafe { bpf_redirect_peer(forward.ifindex, 0) as i32 }
+}
+
+#[inline(never)]
 fn to_client<F: FamilyMaps + Routing>(context: TcContext) -> i32 {
     let skb = &mut Skb::<ETHERNET>::new(context);
     skb.pull(F::HEADER_LEN + MAX_TRANSPORT_HEADER);
     let kernel = Kernel::new(skb.context());
     let parsed = match parse::<F, _>(skb) {
         Ok(parsed) => parsed,
+        Err(Counter::Icmp) => return ICMP,
         Err(reason) => return pass(reason),
     };
     let reply = match reply(skb, &parsed, &kernel, interface(skb.context())) {
@@ -146,7 +197,33 @@ fn to_client<F: FamilyMaps + Routing>(context: TcContext) -> i32 {
         return drop();
     }
     count(Counter::Replied);
-    Mark::Translated.put_on(skb.context());
+    send(skb.context(), &reply)
+}
+
+#[inline(never)]
+fn error_to_client<F: FamilyMaps + Routing>(context: TcContext) -> i32 {
+    let skb = &mut Skb::<ETHERNET>::new(context);
+    skb.pull(icmp::looked_at::<F>());
+    let kernel = Kernel::new(skb.context());
+    let error = match parse_error::<F, _>(skb) {
+        Ok(error) => error,
+        Err(reason) => return pass(reason),
+    };
+    let reply = match reply_error(skb, &error, &kernel, interface(skb.context())) {
+        Ok(reply) => reply,
+        Err(reason) => return pass(reason),
+    };
+    if let Err(WriteFault) = rewrite::error_to_client(skb, &error, &reply) {
+        return drop();
+    }
+    count(Counter::IcmpReplied);
+    send(skb.context(), &reply)
+}
+
+/// Sends what has been translated on its way to the client.
+#[inline(always)]
+fn send<F: FamilyMaps + Routing>(context: &TcContext, reply: &Reply<F>) -> i32 {
+    Mark::Translated.put_on(context);
     // SAFETY: integers; the unused rest of the union is zero.
     let mut neighbour: Neighbour = unsafe { core::mem::zeroed() };
     neighbour.nh_family = F::AF.into();

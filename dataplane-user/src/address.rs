@@ -5,36 +5,36 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use dataplane_common::headers::{Be32, Ip6};
 
 /// An address of one IP version as the maps have it.
-pub trait MapAddress: aya::Pod + Eq + std::hash::Hash {
+pub trait Address: aya::Pod + Eq + std::hash::Hash {
     /// From an address of this version; none of the other.
-    fn of(ip: IpAddr) -> Option<Self>;
+    fn from_ip(ip: IpAddr) -> Option<Self>;
 
     /// As everybody else has it.
-    fn ip(self) -> IpAddr;
+    fn to_ip(self) -> IpAddr;
 }
 
-impl MapAddress for Be32 {
-    fn of(ip: IpAddr) -> Option<Self> {
+impl Address for Be32 {
+    fn from_ip(ip: IpAddr) -> Option<Self> {
         match ip {
             IpAddr::V4(ip) => Some(Self::new(ip.to_bits())),
             IpAddr::V6(_) => None,
         }
     }
 
-    fn ip(self) -> IpAddr {
+    fn to_ip(self) -> IpAddr {
         Ipv4Addr::from_bits(self.get()).into()
     }
 }
 
-impl MapAddress for Ip6 {
-    fn of(ip: IpAddr) -> Option<Self> {
+impl Address for Ip6 {
+    fn from_ip(ip: IpAddr) -> Option<Self> {
         match ip {
             IpAddr::V4(_) => None,
             IpAddr::V6(ip) => Some(Self::new(ip.octets())),
         }
     }
 
-    fn ip(self) -> IpAddr {
+    fn to_ip(self) -> IpAddr {
         Ipv6Addr::from(self.bytes()).into()
     }
 }
@@ -57,10 +57,10 @@ mod tests {
     fn an_address_is_the_same_in_maps_and_backends() {
         let v4: IpAddr = "192.0.2.1".parse().expect("an address");
         let v6: IpAddr = "2001:db8::1:2".parse().expect("an address");
-        assert_eq!(Be32::of(v4).map(MapAddress::ip), Some(v4));
-        assert_eq!(Ip6::of(v6).map(MapAddress::ip), Some(v6));
-        assert_eq!((Be32::of(v6), Ip6::of(v4)), (None, None));
-        assert_eq!(Some(V4::from_words(&words(v4))), Be32::of(v4));
-        assert_eq!(Some(V6::from_words(&words(v6))), Ip6::of(v6));
+        assert_eq!(Be32::from_ip(v4).map(Address::to_ip), Some(v4));
+        assert_eq!(Ip6::from_ip(v6).map(Address::to_ip), Some(v6));
+        assert_eq!((Be32::from_ip(v6), Ip6::from_ip(v4)), (None, None));
+        assert_eq!(Some(V4::from_words(&words(v4))), Be32::from_ip(v4));
+        assert_eq!(Some(V6::from_words(&words(v6))), Ip6::from_ip(v6));
     }
 }

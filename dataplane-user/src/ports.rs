@@ -13,7 +13,7 @@ use dataplane_common::{
 };
 
 use crate::{
-    address::MapAddress,
+    address::Address,
     dataplane::Dataplane,
     publication::{PortRange, Publication},
     rows::{Row, protocol_number},
@@ -69,7 +69,7 @@ impl<'a> Slots<'a, Ip6> {
     }
 }
 
-impl<A: MapAddress> Slots<'_, A>
+impl<A: Address> Slots<'_, A>
 where
     BoundPort<A>: Pod,
 {
@@ -159,12 +159,12 @@ fn ports(publication: &Publication) -> impl Iterator<Item = (u16, u16)> + use<> 
 
 /// The key of a publication on a single address; `None` for one on all addresses, or of the other IP
 /// version.
-fn bound_key<A: MapAddress>(
+fn bound_key<A: Address>(
     publication: &Publication,
     protocol: IpProtocol,
     port: u16,
 ) -> Option<BoundPort<A>> {
-    let address = A::of(publication.host_ip)?;
+    let address = A::from_ip(publication.host_ip)?;
     (!publication.host_ip.is_unspecified()).then_some(BoundPort {
         address,
         port: Be16::new(port),

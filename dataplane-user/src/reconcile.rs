@@ -15,9 +15,10 @@ use aya::maps::{HashMap as BpfMap, MapData};
 use dataplane_common::settings::Admission;
 
 use crate::{
-    address::MapAddress,
+    address::Address,
     attach::Hooks,
     dataplane::{Dataplane, entries},
+    foreign::note_foreign,
     hooks::{self, Attached, Keep, Preference, Role},
     instance::{Instance, Lock},
     netlink::{Netlink, network::Network, watch::Interest},
@@ -157,7 +158,7 @@ impl Reconciler {
             interest,
             events: Vec::new(),
         };
-        self.bring_about(&rows, wanted, &mut outcome.events)?;
+        self.bring_about(&network, &rows, wanted, &mut outcome.events)?;
 
         self.hooks().detach_others(&keep).await?;
         Ok(outcome)
@@ -250,12 +251,22 @@ impl Reconciler {
     /// Does what the rows lack.
     fn bring_about(
         &mut self,
+        network: &Network,
         rows: &[Row],
         wanted: Vec<Wanted>,
         events: &mut Vec<Event>,
     ) -> anyhow::Result<()> {
         let row = |number| rows.iter().find(|row| row.number == number);
         let plan = diff(rows, wanted);
+        let changed = plan.change.iter().map(|(_, wish)| wish);
+        let appearing: Vec<_> = plan
+            .add
+            .iter()
+            .chain(changed)
+            .filter(|wish| wish.placement.is_ok())
+            .map(|wish| &wish.publication)
+            .collect();
+        note_foreign(&mut self.dataplane, &appearing, &network.addresses)?;
         // Removals come last: where one publication takes over another's port, the slot goes from the
         // one straight to the other.
         let mut live: Vec<_> = rows.iter().filter(|row| row.is_live()).cloned().collect();
@@ -344,11 +355,11 @@ impl Reconciler {
 }
 
 /// Writes the host's addresses of one IP version. Returns whether they have changed.
-fn sync_local<A: MapAddress>(
+fn sync_local<A: Address>(
     local: &mut BpfMap<MapData, A, u32>,
     addresses: &BTreeSet<IpAddr>,
 ) -> anyhow::Result<bool> {
-    let wanted: HashSet<A> = addresses.iter().copied().filter_map(A::of).collect();
+    let wanted: HashSet<A> = addresses.iter().copied().filter_map(A::from_ip).collect();
     let there: HashSet<A> = entries(local)?
         .into_iter()
         .map(|(address, _)| address)

@@ -6,6 +6,7 @@
 //! | [`lab`] | the lab as a whole: an outside client and the host under test |
 //! | [`netns`] | a network namespace |
 //! | [`host`] | the host's network, mount and PID namespaces, and how they vanish |
+//! | [`tun`] | a link without Ethernet |
 //! | [`process`] | a command inside a namespace |
 //! | [`daemon`] | one that runs until it is told to end |
 //! | [`container`] | a container without Docker |
@@ -16,6 +17,7 @@
 //! | [`iptables`] | netfilter's counters |
 //! | [`portway`] | the program under test |
 //! | [`footprint`] | what it has in the kernel |
+//! | [`rig`] | its programs, run on single packets |
 //! | [`stage`] | plays a scenario without and with portway, and compares |
 //! | [`pass`] | the checks of one such pass |
 //! | [`report`] | what the demo prints |
@@ -43,6 +45,8 @@ pub mod portway;
 pub mod process;
 pub mod report;
 pub mod requirement;
+pub mod rig;
 pub mod scenarios;
 pub mod stage;
+pub mod tun;
 pub mod wait;

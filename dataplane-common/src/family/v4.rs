@@ -51,11 +51,33 @@ impl Family for V4 {
     }
 
     #[inline(always)]
+    fn quoted<P: Packet>(packet: &P, offset: usize) -> Option<Network<Be32>> {
+        let header: Ipv4 = packet.load(offset)?;
+        // A first fragment has the ports, the others do not.
+        let is_readable = header.version_ihl == Ipv4::PLAIN
+            && header.fragment.get() & Ipv4::FRAGMENT_OFFSET_MASK == 0;
+        is_readable.then_some(Network {
+            source: header.source,
+            destination: header.destination,
+            protocol: header.protocol,
+            ttl: header.ttl,
+            length: header.total_length.get().into(),
+        })
+    }
+
+    #[inline(always)]
+    fn is_error(kind: u8) -> bool {
+        // RFC 792: destination unreachable, source quench, time exceeded, parameter problem.
+        matches!(kind, 3 | 4 | 11 | 12)
+    }
+
+    #[inline(always)]
     fn rewrite<P: Packet>(
         packet: &mut P,
         offset: usize,
         end: End,
         address: Be32,
+        hops: u8,
     ) -> Result<(), WriteFault> {
         let header: Ipv4 = packet.load(offset).ok_or(WriteFault)?;
         let (old, at) = match end {
@@ -63,9 +85,9 @@ impl Family for V4 {
             End::Destination => (header.destination, offset_of!(Ipv4, destination)),
         };
         // The checksum counts time to live and protocol as one word.
-        let hops = |ttl: u8| Be16::new(u16::from(ttl) << 8 | u16::from(header.protocol.0));
-        let ttl = header.ttl.wrapping_sub(1);
-        let change = Self::replace(old, address).replace16(hops(header.ttl), hops(ttl));
+        let word = |ttl: u8| Be16::new(u16::from(ttl) << 8 | u16::from(header.protocol.0));
+        let ttl = header.ttl.wrapping_sub(hops);
+        let change = Self::replace(old, address).replace16(word(header.ttl), word(ttl));
         packet.store(offset + at, address)?;
         packet.store(offset + offset_of!(Ipv4, ttl), ttl)?;
         packet.store(

@@ -50,15 +50,36 @@ impl Family for V6 {
     }
 
     #[inline(always)]
+    fn quoted<P: Packet>(packet: &P, offset: usize) -> Option<Network<Ip6>> {
+        let header: Ipv6 = packet.load(offset)?;
+        let is_readable = header.version_class_label.get() >> 28 == 6;
+        is_readable.then_some(Network {
+            source: header.source,
+            destination: header.destination,
+            protocol: header.next_header,
+            ttl: header.hop_limit,
+            length: Self::HEADER_LEN as u32 + u32::from(header.payload_length.get()),
+        })
+    }
+
+    #[inline(always)]
+    fn is_error(kind: u8) -> bool {
+        // RFC 4443 2.1, those that are defined: destination unreachable, packet too big, time exceeded,
+        // parameter problem.
+        matches!(kind, 1..=4)
+    }
+
+    #[inline(always)]
     fn rewrite<P: Packet>(
         packet: &mut P,
         offset: usize,
         end: End,
         address: Ip6,
+        hops: u8,
     ) -> Result<(), WriteFault> {
         let at = offset + offset_of!(Ipv6, hop_limit);
         let hop_limit: u8 = packet.load(at).ok_or(WriteFault)?;
-        packet.store(at, hop_limit.wrapping_sub(1))?;
+        packet.store(at, hop_limit.wrapping_sub(hops))?;
         let at = match end {
             End::Source => offset_of!(Ipv6, source),
             End::Destination => offset_of!(Ipv6, destination),

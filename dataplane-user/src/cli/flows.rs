@@ -12,8 +12,8 @@ use serde::Serialize;
 
 use super::{args::OutputArgs, table};
 use crate::{
-    address::MapAddress, batch::Batches, dataplane::Dataplane, instance::Instance,
-    liveness::Liveness, publication::Protocol, rows,
+    address::Address, batch::Batches, dataplane::Dataplane, instance::Instance, liveness::Liveness,
+    publication::Protocol, rows,
 };
 
 /// One live flow: the contract of `flows --json`.
@@ -82,7 +82,7 @@ pub fn for_each_live(dataplane: &Dataplane, mut visit: impl FnMut(FlowLine)) -> 
     Ok(())
 }
 
-fn visit_live<A: MapAddress>(
+fn visit_live<A: Address>(
     map: &HashMap<MapData, FlowKey<A>, Flow<A>>,
     liveness: &mut Liveness<'_>,
     visit: &mut impl FnMut(FlowLine),
@@ -105,12 +105,12 @@ where
 }
 
 /// A flow as of `now`, in seconds of the clock that it is stamped with.
-fn line<A: MapAddress>(key: &FlowKey<A>, flow: &Flow<A>, now: u32) -> Option<FlowLine> {
+fn line<A: Address>(key: &FlowKey<A>, flow: &Flow<A>, now: u32) -> Option<FlowLine> {
     Some(FlowLine {
         protocol: rows::protocol(key.protocol)?,
-        client: SocketAddr::new(key.client.ip(), flow.client_port.get()),
-        host: SocketAddr::new(flow.host_address.ip(), flow.host_port.get()),
-        container: SocketAddr::new(key.container.ip(), key.container_port.get()),
+        client: SocketAddr::new(key.client.to_ip(), flow.client_port.get()),
+        host: SocketAddr::new(flow.host_address.to_ip(), flow.host_port.get()),
+        container: SocketAddr::new(key.container.to_ip(), key.container_port.get()),
         state: flow.state().word(),
         age_s: now.wrapping_sub(flow.created),
         idle_s: now.wrapping_sub(flow.last_seen),

@@ -2,6 +2,7 @@
 
 use std::{
     env, fs,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     io::Read as _,
     path::PathBuf,
     process::{Command, Stdio},
@@ -21,9 +22,37 @@ const SBIN: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
 /// Reads and judges the rulesets that packets of either IP version meet in the calling thread's network
 /// namespace. Takes some 10 ms, more with thousands of rules, and at most some seconds; blocks.
 pub fn inspect_all() -> Verdict {
+    inspect_text().0
+}
+
+/// The same, and a number that is another one when the rules' text is another one.
+pub fn inspect_text() -> (Verdict, u64) {
     let nft = list_nft();
-    let [v4, v6] = [Family::V4, Family::V6].map(|family| judge(family, &read(family, nft.clone())));
-    combine(v4, v6)
+    let v4 = read(Family::V4, nft.clone());
+    let v6 = read(Family::V6, nft);
+    let verdict = combine(judge(Family::V4, &v4), judge(Family::V6, &v6));
+    (verdict, number(&[v4, v6]))
+}
+
+/// A number for the rules' text, comments and the counters of chains left out.
+fn number(rulesets: &[Rulesets]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for source in rulesets
+        .iter()
+        .flat_map(|it| [&it.nft, &it.xtables_nft, &it.xtables_legacy])
+    {
+        if let Source::Text(text) = source {
+            let lines = text.lines().filter(|line| !line.starts_with('#'));
+            for line in lines {
+                let is_chain = line.starts_with(':');
+                let end = line.find('[').filter(|_| is_chain).unwrap_or(line.len());
+                line[..end].hash(&mut hasher);
+            }
+        }
+        // A text that has moved from one to the next is another one, too.
+        matches!(source, Source::Text(_)).hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 /// Whether Docker translates packets of `family` by rules in the calling thread's network namespace, if that
