@@ -15,6 +15,7 @@
 //! | [`guest`] | what runs inside: the host's first process, servers |
 //! | [`conversation`] | HTTP, TCP and UDP clients |
 //! | [`raw`] | datagrams in fragments, in any order |
+//! | [`packets`] | packets made by hand, sent and seen as they are |
 //! | [`iptables`] | netfilter's counters |
 //! | [`portway`] | the program under test |
 //! | [`footprint`] | what it has in the kernel |
@@ -41,6 +42,7 @@ pub mod interrupt;
 pub mod iptables;
 pub mod lab;
 pub mod netns;
+pub mod packets;
 pub mod pass;
 pub mod portway;
 pub mod process;

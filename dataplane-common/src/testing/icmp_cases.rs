@@ -385,14 +385,51 @@ fn a_quoted_tcp_checksum_stays_if_its_header_is_cut_short() {
     assert_eq!(rewritten, expected);
 }
 
+const fn ip6(last: u8) -> Ip6 {
+    Ip6::new([
+        0x20, 1, 0xd, 0xb8, last, 0, 0xff, 0, 0, 0, 0, 0, 0, 0, 3, last,
+    ])
+}
+
+#[test]
+fn of_ipv6_errors_those_are_read_that_quote_a_plain_packet() {
+    let read = |kind: u8, protocol: IpProtocol, first: u8| {
+        let error = Error::<V6> {
+            source: ip6(4),
+            destination: ip6(2),
+            kind,
+            ttl: 64,
+            quoted: Quoted {
+                protocol,
+                source: (ip6(2), 9000),
+                destination: (ip6(1), 5000),
+                has_checksum: true,
+            },
+            length: 8,
+        };
+        let mut quoted = error.quoted.bytes();
+        quoted[0] = first;
+        parse_error::<V6, _>(&error.build_quoting(&quoted)).map(|error| error.ports)
+    };
+    let ports = Ports {
+        source: Be16::new(9000),
+        destination: Be16::new(5000),
+    };
+    for kind in 1..=4 {
+        assert_eq!(read(kind, IpProtocol::UDP, 0x60), Ok(ports));
+    }
+    for kind in [0, 5, 100, 128, 137] {
+        assert_eq!(read(kind, IpProtocol::UDP, 0x60), Err(Reason::Icmp));
+    }
+    for protocol in [IpProtocol::FRAGMENT, IpProtocol::ICMPV6, IpProtocol(132)] {
+        assert_eq!(read(1, protocol, 0x60), Err(Reason::Icmp));
+    }
+    assert_eq!(read(1, IpProtocol::UDP, 0x45), Err(Reason::Icmp));
+}
+
 /// The decisions do not differ by IP version; checksums do.
 #[test]
 fn ipv6_errors_are_rewritten_as_if_they_quoted_the_other_packet() {
-    let ip6 = |last: u8| {
-        Ip6::new([
-            0x20, 1, 0xd, 0xb8, last, 0, 0xff, 0, 0, 0, 0, 0, 0, 0, 3, last,
-        ])
-    };
     let [client, host, container, router] = [ip6(1), ip6(2), ip6(3), ip6(4)];
     for (protocol, length) in [
         (IpProtocol::UDP, 8),
@@ -482,6 +519,12 @@ fn an_error_about_a_client_under_another_port_names_it_as_each_side_knows_it() {
     expected.quoted.source.1 = 5000;
     expected.quoted.destination.1 = 9001;
     assert_eq!(send_out(&world, &error.build()), Ok(expected.build()));
+
+    // A client that really has that port is another.
+    let mut error = from_outside();
+    error.quoted.source.1 = 9001;
+    error.quoted.destination.1 = other;
+    assert_eq!(send_in(&world, &error.build()), Err(Reason::Icmp));
 
     // The first one's is as ever.
     let expected = handed_over(to_container(from_outside()).build());
