@@ -11,6 +11,7 @@ pub use v6::V6;
 
 use crate::{
     checksum::ChecksumDelta,
+    fragment::Piece,
     headers::{EtherType, IpProtocol},
     packet::{Packet, WriteFault},
     reason::Reason,
@@ -70,6 +71,9 @@ pub trait Family: Copy {
     /// Length of a header without options or extensions, in bytes.
     const HEADER_LEN: usize;
 
+    /// Length of what a fragment has behind that header, in bytes: IPv6's fragment header.
+    const FRAGMENT_HEADER_LEN: usize;
+
     /// How Ethernet calls it.
     const ETHER_TYPE: EtherType;
 
@@ -82,6 +86,11 @@ pub trait Family: Copy {
 
     /// Reads the header at `offset`. Anything but a whole packet with a plain header is refused.
     fn parse<P: Packet>(packet: &P, offset: usize) -> Result<Network<Self::Address>, Reason>;
+
+    /// Reads the headers of a fragment at `offset`. Anything but a plain IP header, and in IPv6 the fragment
+    /// header directly behind it, is refused.
+    fn parse_fragment<P: Packet>(packet: &P, offset: usize)
+    -> Result<Piece<Self::Address>, Reason>;
 
     /// Reads the header at `offset` of a packet that an ICMP error quotes, whose rest may be missing. None
     /// for what cannot be the beginning of an accelerated packet.
@@ -100,6 +109,14 @@ pub trait Family: Copy {
         address: Self::Address,
         hops: u8,
     ) -> Result<(), WriteFault>;
+
+    /// What the sum over all bytes of a packet goes through when `old` becomes `new` in its header and it loses
+    /// a hop, where no transport checksum in the packet makes up for it.
+    fn replace_in_fragment(
+        network: &Network<Self::Address>,
+        old: Self::Address,
+        new: Self::Address,
+    ) -> ChecksumDelta;
 
     /// What the pseudo-header's checksum goes through when `old` becomes `new`.
     fn replace(old: Self::Address, new: Self::Address) -> ChecksumDelta;

@@ -156,6 +156,8 @@ pub fn forward_error<F: Family, P: Packet, T: Tables<F>>(
         mac: backend.mac,
         source_mac: backend.source_mac,
         ifindex: backend.ifindex,
+        backend: slot.backend(),
+        mtu: backend.mtu,
         is_first: false,
     })
 }
@@ -212,6 +214,7 @@ pub fn reply_error<F: Family, P: Packet, T: Tables<F>>(
         },
         ifindex: flow.external_ifindex,
         next_hop: flow.next_hop,
+        mtu: flow.external_mtu.into(),
     })
 }
 

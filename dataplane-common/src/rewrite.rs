@@ -6,6 +6,7 @@ use crate::{
     checksum::ChecksumDelta,
     family::{End, Family},
     forward::Forward,
+    fragment::{Piece, first_l4},
     headers::{Be16, Ethernet, Icmp, IpProtocol, Ports},
     icmp::{IcmpError, quoted_l3, quoted_l4},
     packet::{L4Change, Packet, WriteFault},
@@ -23,15 +24,12 @@ pub fn to_container<F: Family, P: Packet>(
     translate(
         packet,
         parsed,
+        l4::<F, P>(),
         End::Destination,
         forward.address,
         forward.ports,
     )?;
-    packet.put_ethernet(Ethernet {
-        destination: forward.mac,
-        source: forward.source_mac,
-        ether_type: F::ETHER_TYPE,
-    })
+    put_ethernet(packet, forward)
 }
 
 /// Gives a container's reply the address and ports its client talks to and from. MACs are left to whoever
@@ -42,13 +40,106 @@ pub fn to_client<F: Family, P: Packet>(
     parsed: &Parsed<F>,
     reply: &Reply<F>,
 ) -> Result<(), WriteFault> {
-    translate(packet, parsed, End::Source, reply.address, reply.ports)
+    translate(
+        packet,
+        parsed,
+        l4::<F, P>(),
+        End::Source,
+        reply.address,
+        reply.ports,
+    )
+}
+
+/// Gives a datagram's first fragment what [`to_container`] gives a whole packet.
+#[inline(always)]
+pub fn first_to_container<F: Family, P: Packet>(
+    packet: &mut P,
+    parsed: &Parsed<F>,
+    forward: &Forward<F>,
+) -> Result<(), WriteFault> {
+    translate(
+        packet,
+        parsed,
+        first_l4::<F, P>(),
+        End::Destination,
+        forward.address,
+        forward.ports,
+    )?;
+    put_ethernet(packet, forward)
+}
+
+/// The same for the fragments behind it, which have no ports.
+#[inline(always)]
+pub fn piece_to_container<F: Family, P: Packet>(
+    packet: &mut P,
+    piece: &Piece<F::Address>,
+    forward: &Forward<F>,
+) -> Result<(), WriteFault> {
+    readdress::<F, P>(packet, piece, End::Destination, forward.address)?;
+    put_ethernet(packet, forward)
+}
+
+/// Gives the first fragment of a container's reply what [`to_client`] gives a whole one.
+#[inline(always)]
+pub fn first_to_client<F: Family, P: Packet>(
+    packet: &mut P,
+    parsed: &Parsed<F>,
+    reply: &Reply<F>,
+) -> Result<(), WriteFault> {
+    translate(
+        packet,
+        parsed,
+        first_l4::<F, P>(),
+        End::Source,
+        reply.address,
+        reply.ports,
+    )
+}
+
+/// The same for the fragments behind it.
+#[inline(always)]
+pub fn piece_to_client<F: Family, P: Packet>(
+    packet: &mut P,
+    piece: &Piece<F::Address>,
+    reply: &Reply<F>,
+) -> Result<(), WriteFault> {
+    readdress::<F, P>(packet, piece, End::Source, reply.address)
+}
+
+#[inline(always)]
+fn put_ethernet<F: Family, P: Packet>(
+    packet: &mut P,
+    forward: &Forward<F>,
+) -> Result<(), WriteFault> {
+    packet.put_ethernet(Ethernet {
+        destination: forward.mac,
+        source: forward.source_mac,
+        ether_type: F::ETHER_TYPE,
+    })
+}
+
+#[inline(always)]
+fn readdress<F: Family, P: Packet>(
+    packet: &mut P,
+    piece: &Piece<F::Address>,
+    end: End,
+    address: F::Address,
+) -> Result<(), WriteFault> {
+    let network = &piece.network;
+    let old = match end {
+        End::Source => network.source,
+        End::Destination => network.destination,
+    };
+    packet.clear_priority_tag()?;
+    packet.follow_sum(F::replace_in_fragment(network, old, address));
+    F::rewrite(packet, P::L3, end, address, 1)
 }
 
 #[inline(always)]
 fn translate<F: Family, P: Packet>(
     packet: &mut P,
     parsed: &Parsed<F>,
+    l4: usize,
     end: End,
     address: F::Address,
     ports: Ports,
@@ -56,7 +147,7 @@ fn translate<F: Family, P: Packet>(
     let old_address = parsed.network.address(end);
     packet.clear_priority_tag()?;
     packet.update_l4_checksum(
-        parsed.checksum_offset::<P>(),
+        l4 + parsed.checksum_offset(),
         parsed.network.protocol,
         L4Change {
             pseudo_header: F::replace(old_address, address),
@@ -66,7 +157,7 @@ fn translate<F: Family, P: Packet>(
             has_header_checksum: F::HAS_HEADER_CHECKSUM,
         },
     )?;
-    packet.store(l4::<F, P>(), ports)?;
+    packet.store(l4, ports)?;
     F::rewrite(packet, P::L3, end, address, 1)
 }
 

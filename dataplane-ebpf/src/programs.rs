@@ -7,7 +7,6 @@
 use core::hint::black_box;
 
 use aya_ebpf::{
-    EbpfContext as _,
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh as Neighbour},
     helpers::{bpf_redirect_neigh, bpf_redirect_peer},
     macros::classifier,
@@ -28,6 +27,7 @@ use dataplane_common::{
 };
 
 use crate::{
+    fragments::{self, same},
     kernel::{Kernel, count},
     maps::FamilyMaps,
     routing::Routing,
@@ -40,11 +40,13 @@ use crate::{
 const NEXT: i32 = TC_ACT_UNSPEC;
 
 /// The longest transport header that is looked at: TCP's without options.
-const MAX_TRANSPORT_HEADER: usize = size_of::<Tcp>();
+pub const MAX_TRANSPORT_HEADER: usize = size_of::<Tcp>();
 
 /// What a packet's usual way returns, as nothing that TC knows, where the packet has to go a rare one. That
 /// is begun by the caller, when the stack of the usual way is free again.
-const ICMP: i32 = 0x100;
+const FRAGMENT: i32 = 0x7001;
+/// The same for ICMP.
+const ICMP: i32 = 0x7002;
 
 /// TC ingress of an external interface: client -> container.
 #[classifier]
@@ -62,8 +64,8 @@ pub fn portway_forward_l3(context: TcContext) -> i32 {
 #[classifier]
 pub fn portway_reply(context: TcContext) -> i32 {
     match ether_type(&context) {
-        EtherType::IPV4 => from_container::<V4>(context),
-        EtherType::IPV6 => from_container::<V6>(context),
+        EtherType::IPV4 => from_container::<V4>(&context),
+        EtherType::IPV6 => from_container::<V6>(&context),
         _ => pass(Counter::NotIp),
     }
 }
@@ -95,32 +97,28 @@ pub fn portway_admit(context: TcContext) -> i32 {
 #[inline(always)]
 fn from_outside<const L3: usize>(context: TcContext) -> i32 {
     match ether_type(&context) {
-        EtherType::IPV4 => from_outside_as::<V4, L3>(context),
-        EtherType::IPV6 => from_outside_as::<V6, L3>(context),
+        EtherType::IPV4 => from_client::<V4, L3>(&context),
+        EtherType::IPV6 => from_client::<V6, L3>(&context),
         _ => pass(Counter::NotIp),
     }
 }
 
 #[inline(always)]
-fn from_outside_as<F: FamilyMaps + Routing + Trace, const L3: usize>(context: TcContext) -> i32 {
-    match to_container::<F, L3>(again(&context)) {
+fn from_client<F: FamilyMaps + Routing + Trace, const L3: usize>(context: &TcContext) -> i32 {
+    match to_container::<F, L3>(same(context)) {
+        FRAGMENT => fragments::from_outside::<F, L3>(context),
         ICMP => error_to_container::<F, L3>(context),
-        done => done,
+        action => action,
     }
 }
 
 #[inline(always)]
-fn from_container<F: FamilyMaps + Routing>(context: TcContext) -> i32 {
-    match to_client::<F>(again(&context)) {
+fn from_container<F: FamilyMaps + Routing>(context: &TcContext) -> i32 {
+    match to_client::<F>(same(context)) {
+        FRAGMENT => fragments::from_container::<F>(context),
         ICMP => error_to_client::<F>(context),
-        done => done,
+        action => action,
     }
-}
-
-/// The same context for one function more.
-#[inline(always)]
-fn again(context: &TcContext) -> TcContext {
-    TcContext::new(context.as_ptr().cast())
 }
 
 #[inline(never)]
@@ -131,6 +129,7 @@ fn to_container<F: FamilyMaps + Routing + Trace, const L3: usize>(context: TcCon
     let parsed = match parse::<F, _>(skb) {
         Ok(parsed) => parsed,
         Err(Counter::Icmp) => return ICMP,
+        Err(Counter::Fragment) => return FRAGMENT,
         Err(reason) => return pass(reason),
     };
     let forward = match forward(skb, &parsed, &kernel, interface(skb.context())) {
@@ -148,14 +147,20 @@ fn to_container<F: FamilyMaps + Routing + Trace, const L3: usize>(context: TcCon
     if let Err(WriteFault) = rewrite::to_container(skb, &parsed, &forward) {
         return drop();
     }
-    count(Counter::Forwarded);
+    hand_over(forward.ifindex, Counter::Forwarded)
+}
+
+/// Has a packet from outside, all written, appear in its container, whose host veth's index is `ifindex`.
+#[inline(always)]
+pub fn hand_over(ifindex: u32, counter: Counter) -> i32 {
+    count(counter);
     // SAFETY: the helper has no preconditions; it acts when the program has returned.
-    unsafe { bpf_redirect_peer(forward.ifindex, 0) as i32 }
+    unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
 }
 
 #[inline(never)]
-fn error_to_container<F: FamilyMaps + Routing, const L3: usize>(context: TcContext) -> i32 {
-    let skb = &mut Skb::<L3>::new(context);
+fn error_to_container<F: FamilyMaps + Routing, const L3: usize>(context: &TcContext) -> i32 {
+    let skb = &mut Skb::<L3>::new(same(context));
     skb.pull(icmp::looked_at::<F>());
     let kernel = Kernel::new(skb.context());
     let error = match parse_error::<F, _>(skb) {
@@ -169,9 +174,7 @@ fn error_to_container<F: FamilyMaps + Routing, const L3: usize>(context: TcConte
     if let Err(WriteFault) = rewrite::error_to_container(skb, &error, &forward) {
         return drop();
     }
-    count(Counter::IcmpForwarded);
-    // SAFETY: as in `to_container`.
-    unsafe { bpf_redirect_peer(forward.ifindex, 0) as i32 }
+    hand_over(forward.ifindex, Counter::IcmpForwarded)
 }
 
 #[inline(never)]
@@ -182,6 +185,7 @@ fn to_client<F: FamilyMaps + Routing>(context: TcContext) -> i32 {
     let parsed = match parse::<F, _>(skb) {
         Ok(parsed) => parsed,
         Err(Counter::Icmp) => return ICMP,
+        Err(Counter::Fragment) => return FRAGMENT,
         Err(reason) => return pass(reason),
     };
     let reply = match reply(skb, &parsed, &kernel, interface(skb.context())) {
@@ -196,13 +200,12 @@ fn to_client<F: FamilyMaps + Routing>(context: TcContext) -> i32 {
     if let Err(WriteFault) = rewrite::to_client(skb, &parsed, &reply) {
         return drop();
     }
-    count(Counter::Replied);
-    send(skb.context(), &reply)
+    send_on(skb.context(), &reply, Counter::Replied)
 }
 
 #[inline(never)]
-fn error_to_client<F: FamilyMaps + Routing>(context: TcContext) -> i32 {
-    let skb = &mut Skb::<ETHERNET>::new(context);
+fn error_to_client<F: FamilyMaps + Routing>(context: &TcContext) -> i32 {
+    let skb = &mut Skb::<ETHERNET>::new(same(context));
     skb.pull(icmp::looked_at::<F>());
     let kernel = Kernel::new(skb.context());
     let error = match parse_error::<F, _>(skb) {
@@ -216,13 +219,17 @@ fn error_to_client<F: FamilyMaps + Routing>(context: TcContext) -> i32 {
     if let Err(WriteFault) = rewrite::error_to_client(skb, &error, &reply) {
         return drop();
     }
-    count(Counter::IcmpReplied);
-    send(skb.context(), &reply)
+    send_on(skb.context(), &reply, Counter::IcmpReplied)
 }
 
-/// Sends what has been translated on its way to the client.
+/// Sends a packet to a client, all written, to its next hop.
 #[inline(always)]
-fn send<F: FamilyMaps + Routing>(context: &TcContext, reply: &Reply<F>) -> i32 {
+pub fn send_on<F: FamilyMaps + Routing>(
+    context: &TcContext,
+    reply: &Reply<F>,
+    counter: Counter,
+) -> i32 {
+    count(counter);
     Mark::Translated.put_on(context);
     // SAFETY: integers; the unused rest of the union is zero.
     let mut neighbour: Neighbour = unsafe { core::mem::zeroed() };
@@ -279,13 +286,13 @@ fn next() -> i32 {
 }
 
 #[inline(always)]
-fn pass(reason: Counter) -> i32 {
+pub fn pass(reason: Counter) -> i32 {
     count(reason);
     NEXT
 }
 
 #[inline(always)]
-fn drop() -> i32 {
+pub fn drop() -> i32 {
     count(Counter::WriteFault);
     TC_ACT_SHOT
 }

@@ -3,10 +3,12 @@
 use bytemuck::bytes_of;
 
 use super::{
-    buffer::{Buffer, Spec, checksum},
-    world::{BRIDGE, CLIENT, CONTAINER, EXTERNAL, GATEWAY, HOST, SECOND_HOST, VETH, World, ip},
+    buffer::{Buffer, Spec},
+    sample::{Sample as _, ip4},
+    world::{BRIDGE, EXTERNAL, VETH, World},
 };
 use crate::{
+    checksum::internet_checksum,
     family::{Family, V4, V6},
     forward::{Forward, forward},
     headers::{Be16, Be32, Ethernet, Icmp, Ip6, IpProtocol, Ipv4, Ipv6, Ports, Tcp, TcpFlags, Udp},
@@ -21,8 +23,13 @@ use crate::{
     tables::Route,
 };
 
-const ROUTER: Be32 = ip(192, 0, 2, 33);
-const INNER_ROUTER: Be32 = ip(172, 30, 0, 9);
+const CLIENT: Be32 = V4::CLIENT;
+const HOST: Be32 = V4::HOST;
+const SECOND_HOST: Be32 = V4::SECOND_HOST;
+const CONTAINER: Be32 = V4::CONTAINER;
+const GATEWAY: Be32 = V4::GATEWAY;
+const ROUTER: Be32 = ip4(192, 0, 2, 33);
+const INNER_ROUTER: Be32 = ip4(172, 30, 0, 9);
 const UNREACHABLE: u8 = 3;
 
 /// Enough of the quoted packet for all of its transport header, and some payload.
@@ -66,7 +73,7 @@ impl Wire for V4 {
             source,
             destination,
         };
-        header.checksum = Be16::new(checksum(&[bytes_of(&header)]));
+        header.checksum = internet_checksum(&[bytes_of(&header)]);
         bytes_of(&header).to_vec()
     }
 
@@ -160,7 +167,7 @@ impl<F: Wire> Quoted<F> {
             };
             let (source, destination) = (self.source.0, self.destination.0);
             let pseudo = pseudo_header(source, destination, self.protocol, segment.len());
-            let sum = checksum(&[&pseudo, &segment]).to_be_bytes();
+            let sum = internet_checksum(&[&pseudo, &segment]).get().to_be_bytes();
             segment[at..at + 2].copy_from_slice(&sum);
         }
         let mut bytes = F::header(
@@ -203,7 +210,7 @@ impl<F: Wire> Error<F> {
         };
         let mut message = [bytes_of(&icmp), quoted].concat();
         let pseudo = F::icmp_pseudo_header(self.source, self.destination, message.len());
-        let sum = checksum(&[&pseudo, &message]).to_be_bytes();
+        let sum = internet_checksum(&[&pseudo, &message]).get().to_be_bytes();
         message[2..4].copy_from_slice(&sum);
         let header = F::header(
             self.source,
@@ -217,12 +224,7 @@ impl<F: Wire> Error<F> {
             source: [2, 0, 0, 0, 0, 9],
             ether_type: F::ETHER_TYPE,
         };
-        Buffer {
-            bytes: [bytes_of(&ethernet), &header, &message].concat(),
-            segment_size: 0,
-            is_to_host: true,
-            vlan_id: 0,
-        }
+        Buffer::new([bytes_of(&ethernet), &header, &message].concat())
     }
 }
 
@@ -279,7 +281,7 @@ fn to_client(error: Error<V4>) -> Error<V4> {
 }
 
 /// A world with a flow of both protocols from the client's port 5000 to the host's 9000.
-fn world() -> World {
+fn world() -> World<V4> {
     let world = World::new();
     for protocol in [IpProtocol::TCP, IpProtocol::UDP] {
         begin(&world, protocol, 9000, 5000);
@@ -287,8 +289,8 @@ fn world() -> World {
     world
 }
 
-fn begin(world: &World, protocol: IpProtocol, host_port: u16, client_port: u16) {
-    let packet = Spec {
+fn begin(world: &World<V4>, protocol: IpProtocol, host_port: u16, client_port: u16) {
+    let packet = Spec::<V4> {
         protocol,
         source: (CLIENT, client_port),
         destination: (HOST, host_port),
@@ -301,7 +303,7 @@ fn begin(world: &World, protocol: IpProtocol, host_port: u16, client_port: u16) 
     forward(&packet, &parsed, world, EXTERNAL).expect("a flow");
 }
 
-fn send_in(world: &World, packet: &Buffer) -> Result<Buffer, Reason> {
+fn send_in(world: &World<V4>, packet: &Buffer) -> Result<Buffer, Reason> {
     assert_eq!(parse::<V4, _>(packet).err(), Some(Reason::Icmp));
     let error = parse_error::<V4, _>(packet)?;
     let decision = forward_error(packet, &error, world)?;
@@ -311,7 +313,7 @@ fn send_in(world: &World, packet: &Buffer) -> Result<Buffer, Reason> {
     Ok(rewritten)
 }
 
-fn send_out(world: &World, packet: &Buffer) -> Result<Buffer, Reason> {
+fn send_out(world: &World<V4>, packet: &Buffer) -> Result<Buffer, Reason> {
     assert_eq!(parse::<V4, _>(packet).err(), Some(Reason::Icmp));
     let error = parse_error::<V4, _>(packet)?;
     let decision = reply_error(packet, &error, world, VETH)?;
@@ -463,6 +465,8 @@ fn ipv6_errors_are_rewritten_as_if_they_quoted_the_other_packet() {
                 mac: [2, 0, 0, 0, 17, 2],
                 source_mac: [2, 0, 0, 0, 0, 1],
                 ifindex: VETH,
+                backend: 1,
+                mtu: 1500,
                 is_first: false,
             };
             rewrite::error_to_container(&mut packet, &parsed, &decision).expect("inside");
@@ -481,6 +485,7 @@ fn ipv6_errors_are_rewritten_as_if_they_quoted_the_other_packet() {
                 },
                 ifindex: EXTERNAL,
                 next_hop: router,
+                mtu: 1500,
             };
             rewrite::error_to_client(&mut packet, &parsed, &decision).expect("inside");
             let about_forward = quoted((client, 5000), (host, 9000));
@@ -541,7 +546,7 @@ fn an_error_leaves_no_trace_in_its_flow() {
 #[test]
 fn what_matches_no_flow_exactly_is_left_alone() {
     let world = world();
-    let other = ip(203, 0, 113, 8);
+    let other = ip4(203, 0, 113, 8);
     let wrong: [fn(&mut Error<V4>, Be32); 8] = [
         |error, _| error.destination = SECOND_HOST,
         |error, _| {
@@ -605,7 +610,7 @@ fn what_is_quoted_must_be_plain_or_a_first_fragment() {
 
 #[test]
 fn it_takes_a_live_flow_and_flows_that_are_ours_alone() {
-    let check = |change: fn(&mut World), reason| {
+    let check = |change: fn(&mut World<V4>), reason| {
         let mut world = world();
         change(&mut world);
         assert_eq!(send_in(&world, &from_outside().build()), Err(reason));
@@ -643,7 +648,7 @@ fn it_takes_a_live_flow_and_flows_that_are_ours_alone() {
 #[test]
 fn what_the_kernel_would_not_forward_is_left_to_it() {
     let world = world();
-    let loopback = ip(127, 0, 0, 1);
+    let loopback = ip4(127, 0, 0, 1);
     for (ttl, source, reason) in [
         (1, ROUTER, Reason::Ttl),
         (0, ROUTER, Reason::Ttl),
