@@ -6,9 +6,6 @@ use nix::unistd::geteuid;
 
 use crate::{image, portway};
 
-/// What makes tun interfaces.
-pub const TUN: &str = "/dev/net/tun";
-
 /// A thing that a machine may lack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Requirement {
@@ -20,8 +17,6 @@ pub enum Requirement {
     Docker,
     /// The program under test.
     Portway,
-    /// Interfaces whose other end is a file.
-    Tun,
 }
 
 impl Requirement {
@@ -33,7 +28,6 @@ impl Requirement {
             Self::Docker => missing_program(&["dockerd", "containerd", "docker", "ldd", "tar"])
                 .or_else(|| image::busybox().err().map(|error| error.to_string())),
             Self::Portway => portway::program().err().map(|error| error.to_string()),
-            Self::Tun => (!Path::new(TUN).exists()).then(|| format!("the kernel has no {TUN}")),
         }
     }
 }
@@ -45,7 +39,6 @@ impl fmt::Display for Requirement {
             Self::Kernel => "kernel",
             Self::Docker => "docker",
             Self::Portway => "portway",
-            Self::Tun => "tun",
         })
     }
 }
