@@ -8,7 +8,7 @@ use crate::{
     forward::Forward,
     fragment::{Piece, first_l4},
     headers::{Be16, Ethernet, Icmp, IpProtocol, Ports},
-    icmp::{IcmpError, quoted_l3, quoted_l4},
+    icmp::{IcmpError, quoted_l3},
     packet::{L4Change, Packet, WriteFault},
     parse::{Parsed, l4},
     reply::Reply,
@@ -230,7 +230,7 @@ fn translate_error<F: Family, P: Packet>(
         packet.store(at, new)?;
         change = change.replace16(old, new);
     }
-    packet.store(quoted_l4::<F, P>(), ports)?;
+    packet.store(error.quoted_l4::<P>(), ports)?;
     F::rewrite(packet, quoted_l3::<F, P>(), quoted_end, address, 0)?;
     F::rewrite(packet, P::L3, end, address, 1)?;
     // An IPv4 header makes up for its address by its own checksum. ICMPv6's checksum covers those of the
