@@ -225,12 +225,12 @@ impl<'a> Stage<'a> {
     }
 
     /// What the container gets of errors that are sent outside.
-    fn into_container(&self) -> Result<Errors> {
+    fn at_container(&self) -> Result<Errors> {
         Errors::of(&self.container.netns, self.cast.host, ANSWER_LIMIT)
     }
 
     /// What the client gets of errors that are sent by the container.
-    fn to_client(&self) -> Result<Errors> {
+    fn at_client(&self) -> Result<Errors> {
         Errors::of(&self.lab.client, self.cast.host, ANSWER_LIMIT)
     }
 
@@ -294,7 +294,7 @@ fn each_way(stage: &Stage<'_>) -> Result<Seen> {
     let cast = stage.cast;
     let _socket = stage.ask(HOST_PORTS[0])?;
     let _connection = stage.connect()?;
-    let (into_container, to_client) = (stage.into_container()?, stage.to_client()?);
+    let (into_container, to_client) = (stage.at_container()?, stage.at_client()?);
     let mut seen = Vec::new();
     for kind in cast.errors {
         for protocol in PROTOCOLS {
@@ -350,7 +350,7 @@ fn remapped(stage: &Stage<'_>) -> Result<Seen> {
     let other = other.context("the second client port is not another")?;
     let kind = cast.errors[0];
 
-    let into_container = stage.into_container()?;
+    let into_container = stage.at_container()?;
     let about_reply = Quote {
         source: (cast.host, HOST_PORTS[1]).into(),
         ..stage.reply(IpProtocol::UDP)
@@ -370,7 +370,7 @@ fn remapped(stage: &Stage<'_>) -> Result<Seen> {
         "{packet:02x?}, expected {expected:02x?}"
     );
 
-    let to_client = stage.to_client()?;
+    let to_client = stage.at_client()?;
     let about_question = Quote {
         source: other,
         ..stage.question(IpProtocol::UDP)
@@ -394,7 +394,7 @@ fn mismatches(stage: &Stage<'_>) -> Result<Seen> {
     let cast = stage.cast;
     let _socket = stage.ask(HOST_PORTS[0])?;
     let kind = cast.errors[0];
-    let (into_container, to_client) = (stage.into_container()?, stage.to_client()?);
+    let (into_container, to_client) = (stage.at_container()?, stage.at_client()?);
 
     let right = stage.reply(IpProtocol::UDP);
     let with = |change: fn(&mut Quote)| {
@@ -467,7 +467,7 @@ fn mismatches(stage: &Stage<'_>) -> Result<Seen> {
 fn fragment(packet: &[u8], offset: u16) -> Vec<u8> {
     let mut packet = packet.to_vec();
     if packet[0] >> 4 == 4 {
-        packet[6..8].copy_from_slice(&(0x2000 | offset / 8).to_be_bytes());
+        packet[6..8].copy_from_slice(&(0x2000 | (offset / 8)).to_be_bytes());
         return packet;
     }
     let protocol = mem::replace(&mut packet[6], IpProtocol::FRAGMENT.0);
