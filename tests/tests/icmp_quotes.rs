@@ -7,19 +7,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use aya::maps::{Array, HashMap, Map, MapData};
 use bytemuck::bytes_of;
-use dataplane_common::{
-    headers::{Be16, Ip6, IpProtocol},
-    layout::maps,
-    published::{Backend, PortSlot, port_slot},
-};
-use portway::instance::Instance;
+use dataplane_common::headers::IpProtocol;
 use portway_tests::{
-    container::{BRIDGE, Container},
+    container::Container,
     conversation::{self, ANSWER_LIMIT},
     harness::{self, Test},
-    lab::{CLIENTS, EXTERNAL, HOST, HOST_SECONDARY, Lab},
+    lab::{CLIENTS, CLIENTS_V6, HOST, HOST_SECONDARY, HOST_SECONDARY_V6, HOST_V6, Lab},
     packets::{Errors, icmp_error, segment, send},
     portway::Portway,
 };
@@ -52,7 +46,6 @@ struct Cast {
     client: IpAddr,
     host: IpAddr,
     second_host: IpAddr,
-    bridge: IpAddr,
     container: IpAddr,
     /// Somewhere outside.
     router: IpAddr,
@@ -66,7 +59,6 @@ const V4: Cast = Cast {
     client: IpAddr::V4(CLIENTS[0]),
     host: IpAddr::V4(HOST),
     second_host: IpAddr::V4(HOST_SECONDARY),
-    bridge: IpAddr::V4(Ipv4Addr::new(10, 98, 0, 1)),
     container: IpAddr::V4(Ipv4Addr::new(10, 98, 0, 2)),
     router: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 33)),
     inner: IpAddr::V4(Ipv4Addr::new(10, 98, 0, 77)),
@@ -75,20 +67,15 @@ const V4: Cast = Cast {
 };
 
 const V6: Cast = Cast {
-    client: IpAddr::V6(ip6(0x99, 2)),
-    host: IpAddr::V6(ip6(0x99, 1)),
-    second_host: IpAddr::V6(ip6(0x99, 0x11)),
-    bridge: IpAddr::V6(ip6(0x98, 1)),
-    container: IpAddr::V6(ip6(0x98, 2)),
+    client: IpAddr::V6(CLIENTS_V6[0]),
+    host: IpAddr::V6(HOST_V6),
+    second_host: IpAddr::V6(HOST_SECONDARY_V6),
+    container: IpAddr::V6(Ipv6Addr::new(0xfd00, 0x98, 0, 0, 0, 0, 0, 2)),
     router: IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x33)),
-    inner: IpAddr::V6(ip6(0x98, 0x77)),
+    inner: IpAddr::V6(Ipv6Addr::new(0xfd00, 0x98, 0, 0, 0, 0, 0, 0x77)),
     errors: &[(1, 0), (1, 4), (2, 0), (3, 0), (4, 1)],
     redirect: (137, 0),
 };
-
-const fn ip6(network: u16, host: u16) -> Ipv6Addr {
-    Ipv6Addr::new(0xfd00, network, 0, 0, 0, 0, 0, host)
-}
 
 const HOST_PORTS: [u16; 2] = [9000, 9001];
 const PORT: u16 = 8080;
@@ -98,42 +85,52 @@ const PROTOCOLS: [IpProtocol; 2] = [IpProtocol::UDP, IpProtocol::TCP];
 /// What tells a test's last error from those before.
 const LAST: usize = 99;
 
-/// Plays a scenario in a lab without portway and in one with it, and compares what was seen.
+/// Plays a scenario in a lab without portway and in two with it, and compares what was seen.
 fn compare(cast: &Cast, scenario: fn(&Stage<'_>) -> Result<Vec<(String, Vec<u8>)>>) -> Result<()> {
     let without = {
         let stage = Stage::new(cast)?;
         scenario(&stage).context("without portway")?
     };
-    let stage = Stage::new(cast)?;
-    let portway = stage.load_portway()?;
-    let with = scenario(&stage).context("with portway")?;
-    ensure!(
-        without.len() == with.len(),
-        "{} and {}",
-        without.len(),
-        with.len()
-    );
-    for ((what, without), (_, with)) in without.iter().zip(&with) {
+    for admission in ["direct", "netfilter"] {
+        let stage = Stage::new(cast)?;
+        let portway = stage.load_portway(admission)?;
+        let with = scenario(&stage).with_context(|| format!("with portway, {admission}"))?;
         ensure!(
-            without == with,
-            "{what}\nwithout portway {without:02x?}\nwith portway    {with:02x?}"
+            without.len() == with.len(),
+            "{} and {}",
+            without.len(),
+            with.len()
+        );
+        for ((what, without), (_, with)) in without.iter().zip(&with) {
+            ensure!(
+                without == with,
+                "{what}\nwithout portway {without:02x?}\n{admission:<15} {with:02x?}"
+            );
+        }
+        let status = portway.status()?;
+        let translated = status.counter("icmp_forwarded") + status.counter("icmp_replied");
+        if admission == "netfilter" {
+            ensure!(
+                translated == 0,
+                "conntrack knows better: {:?}",
+                status.counters
+            );
+            continue;
+        }
+        ensure!(
+            translated == with.len() as u64,
+            "{} errors seen, but {:?}",
+            with.len(),
+            status.counters
+        );
+        // A question and an answer: errors are not counted among them.
+        let flows = portway.flows()?;
+        let mut datagrams = flows.iter().filter(|flow| flow.protocol == "udp");
+        ensure!(
+            datagrams.all(|flow| (flow.packets_in, flow.packets_out) == (1, 1)),
+            "{flows:?}"
         );
     }
-    // A question and an answer: errors are not counted among them.
-    let flows = portway.flows()?;
-    let mut datagrams = flows.iter().filter(|flow| flow.protocol == "udp");
-    ensure!(
-        datagrams.all(|flow| (flow.packets_in, flow.packets_out) == (1, 1)),
-        "{flows:?}"
-    );
-    let status = portway.status()?;
-    let translated = status.counter("icmp_forwarded") + status.counter("icmp_replied");
-    ensure!(
-        translated == with.len() as u64,
-        "{} errors seen, but {:?}",
-        with.len(),
-        status.counters
-    );
     Ok(())
 }
 
@@ -150,106 +147,42 @@ impl<'a> Stage<'a> {
     fn new(cast: &'a Cast) -> Result<Self> {
         let lab = Lab::new()?;
         let container = Container::new(&lab.host, 1)?;
-        if cast.host.is_ipv6() {
-            lab.host.sysctl("ipv6/conf/all/forwarding", "1")?;
-            for (netns, link, address) in [
-                (&lab.client, "eth0", cast.client),
-                (&lab.host, EXTERNAL, cast.host),
-                (&lab.host, EXTERNAL, cast.second_host),
-                (&lab.host, BRIDGE, cast.bridge),
-                (&container.netns, "eth0", cast.container),
-            ] {
-                netns.ip(&format!("address add {address}/64 dev {link} nodad"))?;
-            }
-            for (netns, gateway) in [
-                (&lab.client, cast.host),
-                (&*lab.host, cast.client),
-                (&container.netns, cast.bridge),
-            ] {
-                netns.ip(&format!("-6 route add default via {gateway}"))?;
+        for port in HOST_PORTS {
+            for protocol in ["tcp", "udp"] {
+                if cast.host.is_ipv4() {
+                    container.publish_with_iptables(&lab.host, protocol, port, PORT)?;
+                } else {
+                    container.publish_with_ip6tables(&lab.host, protocol, port, PORT)?;
+                }
             }
         }
-        let stage = Self {
+        let inside = container.netns.run(|| {
+            let socket = UdpSocket::bind((cast.container, PORT))?;
+            socket.set_read_timeout(Some(ANSWER_LIMIT))?;
+            Ok(socket)
+        })?;
+        let listener = container
+            .netns
+            .run(|| Ok(TcpListener::bind((cast.container, PORT))?))?;
+        Ok(Self {
             cast,
-            inside: container.netns.run(|| {
-                let socket = UdpSocket::bind((cast.container, PORT))?;
-                socket.set_read_timeout(Some(ANSWER_LIMIT))?;
-                Ok(socket)
-            })?,
-            listener: container
-                .netns
-                .run(|| Ok(TcpListener::bind((cast.container, PORT))?))?,
             lab,
             container,
-        };
-        stage.publish_with_rules()?;
-        Ok(stage)
+            inside,
+            listener,
+        })
     }
 
-    fn publish_with_rules(&self) -> Result<()> {
-        let container = SocketAddr::from((self.cast.container, PORT));
-        let program = match self.cast.host {
-            IpAddr::V4(_) => "iptables",
-            IpAddr::V6(_) => "ip6tables",
-        };
-        for port in HOST_PORTS {
-            for protocol in ["tcp", "udp"] {
-                let rule = format!(
-                    "-w -t nat -A PREROUTING -p {protocol} -m addrtype --dst-type LOCAL \
-                     --dport {port} ! -i {BRIDGE} -j DNAT --to-destination {container}"
-                );
-                let command = self.lab.host.command(program);
-                command.args(rule.split_whitespace()).text()?;
-            }
-        }
-        Ok(())
-    }
-
-    fn load_portway(&self) -> Result<Portway<'_>> {
+    fn load_portway(&self, admission: &str) -> Result<Portway<'_>> {
         let portway = Portway::new(&self.lab.host)?;
-        portway.load("--admission direct")?;
+        portway.load(&format!("--admission {admission}"))?;
+        let container = SocketAddr::from((self.cast.container, PORT));
         for port in HOST_PORTS {
             for protocol in ["tcp", "udp"] {
-                let address = self.container.address;
-                portway.publish(&format!("{port}:{address}:{PORT}/{protocol}"))?;
+                portway.publish(&format!("{port}:{container}/{protocol}"))?;
             }
-        }
-        if let (IpAddr::V6(host), IpAddr::V6(container)) = (self.cast.host, self.cast.container) {
-            self.publish_by_hand(&portway, host, container)?;
         }
         Ok(portway)
-    }
-
-    /// Publishes the ports of the container's IPv6 address in the pinned maps.
-    fn publish_by_hand(
-        &self,
-        portway: &Portway<'_>,
-        host: Ipv6Addr,
-        container: Ipv6Addr,
-    ) -> Result<()> {
-        let instance: Instance = portway.instance().parse()?;
-        let map = |name| -> Result<Map> {
-            let data = MapData::from_pin(self.lab.host.file(instance.map(name)))?;
-            Ok(Map::from_map_data(data)?)
-        };
-        let mut backends: Array<MapData, Backend> = map(maps::BACKENDS)?.try_into()?;
-        let mut ports: Array<MapData, PortSlot> = map(maps::V6.ports)?.try_into()?;
-        let mut local: HashMap<MapData, Ip6, u32> = map(maps::V6.local)?.try_into()?;
-        let number = (1..backends.len())
-            .find(|number| backends.get(number, 0).is_ok_and(|it| it.generation != 0))
-            .context("nothing is published")?;
-        let free = backends.len() - 1;
-        let mut backend = backends.get(&number, 0)?;
-        backend.address = Ip6::new(container.octets()).raw();
-        backends.set(free, backend, 0)?;
-        local.insert(Ip6::new(host.octets()), 0, 0)?;
-        for protocol in PROTOCOLS {
-            for port in HOST_PORTS {
-                let slot = PortSlot::new(free, Be16::new(PORT));
-                ports.set(port_slot(protocol, Be16::new(port)), slot, 0)?;
-            }
-        }
-        Ok(())
     }
 
     /// A question and its answer over UDP, from the client's port to the host's. Returns the client's socket,
