@@ -184,7 +184,7 @@ fn keep<F: FamilyMaps + Routing, const L3: usize>(context: TcContext, index: u32
         if skb.copy_to(room) && F::held().insert(&key, &*room, 0).is_ok() {
             fragment::hold::<F, _>(&kernel, &piece, index);
         } else {
-            fragment::leave::<F, _>(&kernel, &piece);
+            fragment::give_up::<F, _>(&kernel, &piece);
         }
     }
     pass(Counter::Fragment)

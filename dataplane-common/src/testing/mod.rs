@@ -4,11 +4,13 @@
 //! - [`buffer`]: a packet in a byte buffer, and a builder of packets
 //! - [`world`]: the tables, with one client, one host and one container in them
 //! - [`programs`]: what the programs make of a packet
+//! - [`fragments`]: the same for fragments
 //! - `cases`: packets and what becomes of them
 
 pub mod buffer;
 #[cfg(test)]
 mod cases;
+pub mod fragments;
 pub mod programs;
 pub mod sample;
 pub mod world;

@@ -275,10 +275,7 @@ impl<F: Sample> Tables<F> for World<F> {
         self.foreign.borrow_mut().insert(*tuple, now);
     }
 
-    fn datagram(
-        &self,
-        key: &FragmentKey<F::Address>,
-    ) -> Option<impl DerefMut<Target = Datagram>> {
+    fn datagram(&self, key: &FragmentKey<F::Address>) -> Option<impl DerefMut<Target = Datagram>> {
         RefMut::filter_map(self.datagrams.borrow_mut(), |all| all.get_mut(key)).ok()
     }
 
