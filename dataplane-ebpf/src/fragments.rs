@@ -204,12 +204,21 @@ fn release<F: FamilyMaps + Routing, const L3: usize>(context: TcContext) -> u32 
     if held == 0 {
         return SEND;
     }
+    // The kernel has got all the others. If a copy has had to make room, the datagram is best left to it.
+    for index in 0..MAX_HELD_PIECES {
+        if index >= held {
+            break;
+        }
+        key.index = index;
+        if F::held().get_ptr(&key).is_none() {
+            return LEAVE;
+        }
+    }
     let Some(first) = maps::SCRATCH.get_ptr_mut(0) else {
         return LEAVE;
     };
     // SAFETY: as in `keep`.
     let first = unsafe { &mut *first };
-    // The kernel has got all the others.
     if !skb.copy_to(first) {
         return LEAVE;
     }
