@@ -15,7 +15,7 @@ use core::ops::DerefMut;
 use crate::{
     family::{Family, Network},
     flow::FlowKey,
-    forward::Forward,
+    forward::{Forward, published},
     headers::{Be16, IpProtocol, Ports},
     packet::Packet,
     parse::{Parsed, transport},
@@ -265,11 +265,45 @@ pub fn parse_first<F: Family, P: Packet>(
     transport(packet, piece.network, first_l4::<F, P>(), !piece.is_last)
 }
 
-/// Notes that a datagram belongs to a flow, which its first fragment has joined as a whole packet does,
-/// unless a fragment of it that is held does not fit through a link with this MTU. `backend` is for packets
-/// from outside only; `ports` are the container's, and the client's as it sees it.
+/// Notes that a datagram from outside belongs to a flow, which its first fragment has joined as a whole packet
+/// does. `client_port` is the client's as the container sees it.
 #[inline(always)]
-pub fn begin<F: Family, T: Tables<F>>(
+pub fn begin_forward<F: Family, T: Tables<F>>(
+    tables: &T,
+    piece: &Piece<F::Address>,
+    parsed: &Parsed<F>,
+    client_port: Be16,
+) -> Result<(), Reason> {
+    let network = &piece.network;
+    let (slot, backend) = published::<F, T>(
+        tables,
+        network.protocol,
+        &network.destination,
+        parsed.ports.destination,
+    )
+    .ok_or(Reason::NotPublished)?;
+    let ports = Ports {
+        source: slot.port(),
+        destination: client_port,
+    };
+    begin(tables, piece, slot.backend(), ports, backend.mtu)
+}
+
+/// The same for one from a container, which leaves by a link with this MTU.
+#[inline(always)]
+pub fn begin_reply<F: Family, T: Tables<F>>(
+    tables: &T,
+    piece: &Piece<F::Address>,
+    parsed: &Parsed<F>,
+    mtu: u32,
+) -> Result<(), Reason> {
+    begin(tables, piece, 0, parsed.ports, mtu)
+}
+
+/// Notes it, unless a fragment of the datagram has been left to the kernel for good, or one that is held does
+/// not fit through the link. `ports` are the container's, and the client's as it sees it.
+#[inline(always)]
+fn begin<F: Family, T: Tables<F>>(
     tables: &T,
     piece: &Piece<F::Address>,
     backend: u32,
@@ -420,6 +454,7 @@ pub fn to_container<F: Family, T: Tables<F>>(
         flow.traffic.count_in(network.length);
         tables.with_traffic(number, |traffic| traffic.count_in(network.length));
     }
+    let is_alone = flow.traffic.packets_in == 1;
     let is_complete = datagram.account(piece);
     drop(datagram);
     if is_complete {
@@ -434,9 +469,8 @@ pub fn to_container<F: Family, T: Tables<F>>(
         mac: backend.mac,
         source_mac: backend.source_mac,
         ifindex: backend.ifindex,
-        is_first: false,
-        backend: number,
-        mtu: backend.mtu,
+        // Counted when it joined its flow.
+        is_first: piece.is_first() && is_alone,
     })
 }
 

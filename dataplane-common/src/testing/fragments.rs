@@ -6,7 +6,6 @@ use super::{buffer::Buffer, programs::Verdict, sample::Sample, world::World};
 use crate::{
     forward::forward,
     fragment::{self, HeldKey, Piece, Step},
-    headers::Ports,
     packet::{Packet as _, WriteFault},
     reason::Reason,
     reply::reply,
@@ -82,15 +81,11 @@ fn begin<F: Sample, const L3: usize>(
     match hook {
         Hook::External(ingress) => {
             let forward = forward(packet, &parsed, world, ingress)?;
-            let ports = Ports {
-                source: forward.ports.destination,
-                destination: forward.ports.source,
-            };
-            fragment::begin::<F, _>(world, piece, forward.backend, ports, forward.mtu)
+            fragment::begin_forward(world, piece, &parsed, forward.ports.source)
         }
         Hook::Veth(ingress) => {
             let reply = reply(packet, &parsed, world, ingress)?;
-            fragment::begin::<F, _>(world, piece, 0, parsed.ports, reply.mtu)
+            fragment::begin_reply(world, piece, &parsed, reply.mtu)
         }
     }
 }
