@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 use dataplane_common::{
     forward::forward,
-    fragment::{self, HeldKey, MAX_HELD_PIECES, Piece, Step},
+    fragment::{self, Held, HeldKey, MAX_HELD_PIECES, Piece, Step},
     headers::Be16,
     packet::{Packet as _, WriteFault},
     reason::{Counter, Reason},
@@ -202,7 +202,9 @@ fn keep<F: FamilyMaps + Routing, const L3: usize>(context: TcContext, index: u32
             datagram: piece.key(),
             index,
         };
-        if skb.copy_to(room) && F::held().insert(&key, &*room, 0).is_ok() {
+        let is_copied = skb.copy_to(room);
+        let copy: &Held = room;
+        if is_copied && F::held().insert(key, copy, 0).is_ok() {
             fragment::hold::<F, _>(&kernel, &piece, index);
         } else {
             fragment::give_up::<F, _>(&kernel, &piece);
@@ -231,7 +233,7 @@ fn release<F: FamilyMaps + Routing, const L3: usize>(context: TcContext) -> u32 
             break;
         }
         key.index = index;
-        if F::held().get_ptr(&key).is_none() {
+        if F::held().get_ptr(key).is_none() {
             return LEAVE;
         }
     }
