@@ -4,12 +4,14 @@
 //! - [`buffer`]: a packet in a byte buffer, and a builder of packets
 //! - [`world`]: the tables, with one client, one host and one container in them
 //! - [`programs`]: what the programs make of a packet
+//! - [`fragments`]: the same for fragments
 //! - `cases`: packets and what becomes of them
 //! - `icmp_cases`: ICMP errors, likewise
 
 pub mod buffer;
 #[cfg(test)]
 mod cases;
+pub mod fragments;
 #[cfg(test)]
 mod icmp_cases;
 pub mod programs;
