@@ -240,7 +240,7 @@ mod tests {
             state ^= state << 17;
             state.to_ne_bytes()
         };
-        for _ in 0..2_000 {
+        for _ in 0..500 {
             let script: Vec<u8> = (0..100).flat_map(|_| random()).collect();
             play::<V4>(&script);
             play::<V6>(&script);
