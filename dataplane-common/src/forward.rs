@@ -29,10 +29,6 @@ pub struct Forward<F: Family> {
     pub ifindex: u32,
     /// Whether it is the first of its flow.
     pub is_first: bool,
-    /// The backend's number.
-    pub backend: u32,
-    /// The container's MTU, in bytes.
-    pub mtu: u32,
 }
 
 /// Decides on a packet that came in on the external interface `ingress`.
@@ -81,8 +77,6 @@ pub fn forward<F: Family, P: Packet, T: Tables<F>>(
         source_mac: backend.source_mac,
         ifindex: backend.ifindex,
         is_first: joined.is_first,
-        backend: slot.backend(),
-        mtu: backend.mtu,
     })
 }
 

@@ -15,7 +15,7 @@ use core::ops::DerefMut;
 use crate::{
     family::{Family, Network},
     flow::FlowKey,
-    forward::Forward,
+    forward::{Forward, published},
     headers::{Be16, IpProtocol, Ports},
     packet::Packet,
     parse::{Parsed, transport},
@@ -126,10 +126,13 @@ pub struct Held {
 pub enum Way {
     /// It is left to the kernel.
     Slow = 0,
-    /// Its first fragment has not come.
+    /// Its first fragment has not come, and copies of all that have are held.
     Waiting = 1,
     /// It belongs to a flow of ours.
     Ours = 2,
+    /// Its first fragment has not come, and will have to be left to the kernel as well, which alone has got
+    /// all of the others.
+    GivenUp = 3,
 }
 
 /// A datagram that comes in fragments.
@@ -262,11 +265,45 @@ pub fn parse_first<F: Family, P: Packet>(
     transport(packet, piece.network, first_l4::<F, P>(), !piece.is_last)
 }
 
-/// Notes that a datagram belongs to a flow, which its first fragment has joined as a whole packet does,
-/// unless a fragment of it that is held does not fit through a link with this MTU. `backend` is for packets
-/// from outside only; `ports` are the container's, and the client's as it sees it.
+/// Notes that a datagram from outside belongs to a flow, which its first fragment has joined as a whole packet
+/// does. `client_port` is the client's as the container sees it.
 #[inline(always)]
-pub fn begin<F: Family, T: Tables<F>>(
+pub fn begin_forward<F: Family, T: Tables<F>>(
+    tables: &T,
+    piece: &Piece<F::Address>,
+    parsed: &Parsed<F>,
+    client_port: Be16,
+) -> Result<(), Reason> {
+    let network = &piece.network;
+    let (slot, backend) = published::<F, T>(
+        tables,
+        network.protocol,
+        &network.destination,
+        parsed.ports.destination,
+    )
+    .ok_or(Reason::NotPublished)?;
+    let ports = Ports {
+        source: slot.port(),
+        destination: client_port,
+    };
+    begin(tables, piece, slot.backend(), ports, backend.mtu)
+}
+
+/// The same for one from a container, which leaves by a link with this MTU.
+#[inline(always)]
+pub fn begin_reply<F: Family, T: Tables<F>>(
+    tables: &T,
+    piece: &Piece<F::Address>,
+    parsed: &Parsed<F>,
+    mtu: u32,
+) -> Result<(), Reason> {
+    begin(tables, piece, 0, parsed.ports, mtu)
+}
+
+/// Notes it, unless a fragment of the datagram has been left to the kernel for good, or one that is held does
+/// not fit through the link. `ports` are the container's, and the client's as it sees it.
+#[inline(always)]
+fn begin<F: Family, T: Tables<F>>(
     tables: &T,
     piece: &Piece<F::Address>,
     backend: u32,
@@ -279,13 +316,16 @@ pub fn begin<F: Family, T: Tables<F>>(
     datagram.backend = backend;
     datagram.container_port = ports.source;
     datagram.client_port = ports.destination;
-    if let Some(before) = tables.datagram(&key)
-        && before.goes(Way::Waiting, now)
-    {
-        if u32::from(before.longest_held) > mtu {
-            return Err(Reason::Mtu);
+    if let Some(before) = tables.datagram(&key) {
+        if before.goes(Way::GivenUp, now) {
+            return Err(Reason::Fragment);
         }
-        datagram.held = before.held;
+        if before.goes(Way::Waiting, now) {
+            if u32::from(before.longest_held) > mtu {
+                return Err(Reason::Mtu);
+            }
+            datagram.held = before.held;
+        }
     }
     tables
         .note_datagram(&key, &datagram)
@@ -302,8 +342,17 @@ pub fn leave<F: Family, T: Tables<F>>(tables: &T, piece: &Piece<F::Address>) {
     }
 }
 
-/// What to do with a fragment that is not the first. `is_host` says whether one is ours to hold: a packet
-/// from outside that is for an address of the host, or a packet of a container.
+/// Notes that the first fragment of a datagram, which has not come, must be left to the kernel, since this one
+/// is and no copy of it is held.
+#[inline(always)]
+pub fn give_up<F: Family, T: Tables<F>>(tables: &T, piece: &Piece<F::Address>) {
+    let datagram = Datagram::new(Way::GivenUp, tables.now());
+    // Not noted, the datagram is lost if it was ours: memory is short.
+    let _ = tables.note_datagram(&piece.key(), &datagram);
+}
+
+/// What to do with a fragment that is not the first. `is_ours_to_hold` says whether a copy of it may be held:
+/// of a packet from outside that is for an address of the host, or of a packet of a container.
 #[inline(always)]
 pub fn follow<F: Family, T: Tables<F>>(
     tables: &T,
@@ -313,11 +362,14 @@ pub fn follow<F: Family, T: Tables<F>>(
     let key = piece.key();
     let now = tables.now();
     let Some(mut datagram) = tables.datagram(&key).filter(|found| found.is_fresh(now)) else {
-        return if is_ours_to_hold() && piece.network.ttl > 1 {
-            Step::Hold(0)
-        } else {
-            Step::Pass
-        };
+        if !is_ours_to_hold() {
+            return Step::Pass;
+        }
+        if piece.network.ttl > 1 {
+            return Step::Hold(0);
+        }
+        give_up(tables, piece);
+        return Step::Pass;
     };
     if datagram.way == Way::Ours as u8 {
         return Step::Send;
@@ -326,8 +378,9 @@ pub fn follow<F: Family, T: Tables<F>>(
         if u32::from(datagram.held) < MAX_HELD_PIECES && piece.network.ttl > 1 {
             return Step::Hold(datagram.held.into());
         }
-        // It cannot become ours any more without losing something.
-        datagram.way = Way::Slow as u8;
+        datagram.way = Way::GivenUp as u8;
+    }
+    if datagram.way == Way::GivenUp as u8 {
         return Step::Pass;
     }
     let is_complete = datagram.account(piece);
@@ -401,6 +454,7 @@ pub fn to_container<F: Family, T: Tables<F>>(
         flow.traffic.count_in(network.length);
         tables.with_traffic(number, |traffic| traffic.count_in(network.length));
     }
+    let is_alone = flow.traffic.packets_in == 1;
     let is_complete = datagram.account(piece);
     drop(datagram);
     if is_complete {
@@ -415,9 +469,8 @@ pub fn to_container<F: Family, T: Tables<F>>(
         mac: backend.mac,
         source_mac: backend.source_mac,
         ifindex: backend.ifindex,
-        is_first: false,
-        backend: number,
-        mtu: backend.mtu,
+        // Counted when it joined its flow.
+        is_first: piece.is_first() && is_alone,
     })
 }
 

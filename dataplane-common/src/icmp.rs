@@ -169,8 +169,6 @@ pub fn forward_error<F: Family, P: Packet, T: Tables<F>>(
         mac: backend.mac,
         source_mac: backend.source_mac,
         ifindex: backend.ifindex,
-        backend: slot.backend(),
-        mtu: backend.mtu,
         is_first: false,
     })
 }

@@ -11,8 +11,8 @@ use aya_ebpf::{
 };
 use dataplane_common::{
     forward::forward,
-    fragment::{self, HeldKey, MAX_HELD_PIECES, Piece, Step},
-    headers::Ports,
+    fragment::{self, Held, HeldKey, MAX_HELD_PIECES, Piece, Step},
+    headers::Be16,
     packet::{Packet as _, WriteFault},
     reason::{Counter, Reason},
     reply::reply,
@@ -45,9 +45,11 @@ const HOLD: u32 = 4;
 pub fn from_outside<F: FamilyMaps + Routing + Trace, const L3: usize>(context: &TcContext) -> i32 {
     let mut next = sort::<F, L3, true>(same(context));
     if next == BEGIN {
-        next = match begin_forward::<F, L3>(same(context)) {
-            Ok(()) => release::<F, L3>(same(context)),
-            Err(_) => LEAVE,
+        let client_port = join::<F, L3>(same(context));
+        next = if client_port != 0 && begin_forward::<F, L3>(same(context), client_port).is_ok() {
+            release::<F, L3>(same(context))
+        } else {
+            LEAVE
         };
         if next == LEAVE {
             leave::<F, L3>(same(context));
@@ -66,9 +68,11 @@ pub fn from_outside<F: FamilyMaps + Routing + Trace, const L3: usize>(context: &
 pub fn from_container<F: FamilyMaps + Routing>(context: &TcContext) -> i32 {
     let mut next = sort::<F, ETHERNET, false>(same(context));
     if next == BEGIN {
-        next = match begin_reply::<F>(same(context)) {
-            Ok(()) => release::<F, ETHERNET>(same(context)),
-            Err(_) => LEAVE,
+        let mtu = answer::<F>(same(context));
+        next = if mtu != 0 && begin_reply::<F>(same(context), mtu).is_ok() {
+            release::<F, ETHERNET>(same(context))
+        } else {
+            LEAVE
         };
         if next == LEAVE {
             leave::<F, ETHERNET>(same(context));
@@ -122,41 +126,58 @@ fn sort<F: FamilyMaps + Routing, const L3: usize, const IS_OUTSIDE: bool>(
     }
 }
 
+/// Has a first fragment from outside join its flow. Returns the client's port as the container sees it, in
+/// network order; zero, which is no port, if it is to be left to the kernel.
 #[inline(never)]
-fn begin_forward<F: FamilyMaps + Routing + Trace, const L3: usize>(
+fn join<F: FamilyMaps + Routing, const L3: usize>(context: TcContext) -> u32 {
+    let (skb, kernel, Ok(piece)) = read::<F, L3>(context) else {
+        return 0;
+    };
+    let Ok(parsed) = fragment::parse_first::<F, _>(&skb, &piece) else {
+        return 0;
+    };
+    match forward(&skb, &parsed, &kernel, interface(skb.context())) {
+        Ok(forward) => forward.ports.source.raw().into(),
+        Err(_) => 0,
+    }
+}
+
+/// Takes note that the first fragment's datagram is ours.
+#[inline(never)]
+fn begin_forward<F: FamilyMaps + Routing, const L3: usize>(
     context: TcContext,
+    client_port: u32,
 ) -> Result<(), Reason> {
     let (skb, kernel, piece) = read::<F, L3>(context);
-    let parsed = fragment::parse_first::<F, _>(&skb, &piece?)?;
-    let forward = forward(&skb, &parsed, &kernel, interface(skb.context()))?;
-    if forward.is_first {
-        F::trace(skb.context(), &parsed, &forward);
-    }
-    let ports = Ports {
-        source: forward.ports.destination,
-        destination: forward.ports.source,
+    let piece = piece?;
+    let parsed = fragment::parse_first::<F, _>(&skb, &piece)?;
+    let client_port = Be16::from_raw(client_port as u16);
+    fragment::begin_forward(&kernel, &piece, &parsed, client_port)
+}
+
+/// The same as [`join`] for one from a container. Returns the MTU of its way; zero if it is to be left to the
+/// kernel.
+#[inline(never)]
+fn answer<F: FamilyMaps + Routing>(context: TcContext) -> u32 {
+    let (skb, kernel, Ok(piece)) = read::<F, ETHERNET>(context) else {
+        return 0;
     };
-    begin::<F, L3>(same(skb.context()), forward.backend, ports, forward.mtu)
+    let Ok(parsed) = fragment::parse_first::<F, _>(&skb, &piece) else {
+        return 0;
+    };
+    match reply(&skb, &parsed, &kernel, interface(skb.context())) {
+        Ok(reply) => reply.mtu,
+        Err(_) => 0,
+    }
 }
 
+/// Takes note that the first fragment's datagram is ours.
 #[inline(never)]
-fn begin_reply<F: FamilyMaps + Routing>(context: TcContext) -> Result<(), Reason> {
+fn begin_reply<F: FamilyMaps + Routing>(context: TcContext, mtu: u32) -> Result<(), Reason> {
     let (skb, kernel, piece) = read::<F, ETHERNET>(context);
-    let parsed = fragment::parse_first::<F, _>(&skb, &piece?)?;
-    let reply = reply(&skb, &parsed, &kernel, interface(skb.context()))?;
-    begin::<F, ETHERNET>(same(skb.context()), 0, parsed.ports, reply.mtu)
-}
-
-/// Takes note that a datagram is ours.
-#[inline(never)]
-fn begin<F: FamilyMaps + Routing, const L3: usize>(
-    context: TcContext,
-    backend: u32,
-    ports: Ports,
-    mtu: u32,
-) -> Result<(), Reason> {
-    let (_, kernel, piece) = read::<F, L3>(context);
-    fragment::begin::<F, _>(&kernel, &piece?, backend, ports, mtu)
+    let piece = piece?;
+    let parsed = fragment::parse_first::<F, _>(&skb, &piece)?;
+    fragment::begin_reply(&kernel, &piece, &parsed, mtu)
 }
 
 /// Takes note that a datagram is the kernel's.
@@ -181,10 +202,12 @@ fn keep<F: FamilyMaps + Routing, const L3: usize>(context: TcContext, index: u32
             datagram: piece.key(),
             index,
         };
-        if skb.copy_to(room) && F::held().insert(&key, &*room, 0).is_ok() {
+        let is_copied = skb.copy_to(room);
+        let copy: &Held = room;
+        if is_copied && F::held().insert(key, copy, 0).is_ok() {
             fragment::hold::<F, _>(&kernel, &piece, index);
         } else {
-            fragment::leave::<F, _>(&kernel, &piece);
+            fragment::give_up::<F, _>(&kernel, &piece);
         }
     }
     pass(Counter::Fragment)
@@ -204,12 +227,21 @@ fn release<F: FamilyMaps + Routing, const L3: usize>(context: TcContext) -> u32 
     if held == 0 {
         return SEND;
     }
+    // The kernel has got all the others. If a copy has had to make room, the datagram is best left to it.
+    for index in 0..MAX_HELD_PIECES {
+        if index >= held {
+            break;
+        }
+        key.index = index;
+        if F::held().get_ptr(key).is_none() {
+            return LEAVE;
+        }
+    }
     let Some(first) = maps::SCRATCH.get_ptr_mut(0) else {
         return LEAVE;
     };
     // SAFETY: as in `keep`.
     let first = unsafe { &mut *first };
-    // The kernel has got all the others.
     if !skb.copy_to(first) {
         return LEAVE;
     }
@@ -250,7 +282,7 @@ fn put_back<F: FamilyMaps, const L3: usize>(context: TcContext, key: &HeldKey<F:
 }
 
 #[inline(never)]
-fn to_container<F: FamilyMaps + Routing, const L3: usize>(context: TcContext) -> i32 {
+fn to_container<F: FamilyMaps + Routing + Trace, const L3: usize>(context: TcContext) -> i32 {
     let (mut skb, kernel, Ok(piece)) = read::<F, L3>(context) else {
         return pass(Counter::Fragment);
     };
@@ -260,7 +292,12 @@ fn to_container<F: FamilyMaps + Routing, const L3: usize>(context: TcContext) ->
     };
     let written = if piece.is_first() {
         match fragment::parse_first::<F, _>(&skb, &piece) {
-            Ok(parsed) => rewrite::first_to_container(&mut skb, &parsed, &forward),
+            Ok(parsed) => {
+                if forward.is_first {
+                    F::trace(skb.context(), &parsed, &forward);
+                }
+                rewrite::first_to_container(&mut skb, &parsed, &forward)
+            }
             Err(reason) => return pass(reason),
         }
     } else {

@@ -24,6 +24,7 @@
 //! | [`pass`] | the checks of one such pass |
 //! | [`report`] | what the demo prints |
 //! | [`scenarios`] | the scenarios |
+//! | [`fuzz`] | what has to hold of any text a user gives |
 //! | [`harness`] | runs a test file |
 //! | [`requirement`] | what a machine may lack |
 //! | [`wait`] | waiting for conditions |
@@ -34,6 +35,7 @@ pub mod conversation;
 pub mod daemon;
 pub mod docker;
 pub mod footprint;
+pub mod fuzz;
 pub mod guest;
 pub mod harness;
 pub mod host;

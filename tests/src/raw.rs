@@ -1,49 +1,83 @@
 //! UDP datagrams in fragments of one's own making, sent in any order.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result};
 use nix::libc;
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Length of an IPv4 header without options, in bytes.
-const IP_HEADER: usize = 20;
+/// UDP's protocol number.
+const UDP: u8 = libc::IPPROTO_UDP as u8;
 
 /// A datagram to be cut.
 #[derive(Debug, Clone)]
 pub struct Datagram<'a> {
     /// From whom it claims to be.
-    pub source: SocketAddrV4,
-    /// To whom.
-    pub destination: SocketAddrV4,
-    /// IPv4's identification.
-    pub id: u16,
+    pub source: SocketAddr,
+    /// To whom, of the same IP version.
+    pub destination: SocketAddr,
+    /// Its identification; IPv4 takes the lower half.
+    pub id: u32,
     /// What it carries.
     pub payload: &'a [u8],
 }
 
 impl Datagram<'_> {
     /// Its fragments with `size` bytes of payload each, a multiple of eight, in order. The kernel computes
-    /// the IP header's checksum.
+    /// IPv4's header checksum.
     pub fn fragments(&self, size: usize) -> Vec<Vec<u8>> {
         let whole = self.udp();
         let count = whole.len().div_ceil(size);
         let pieces = whole.chunks(size).enumerate();
         pieces
             .map(|(index, piece)| {
-                let more = if index + 1 == count { 0 } else { 0x2000 };
-                let fragment = more | (index * size / 8) as u16;
-                let mut packet = vec![0x45, 0];
-                packet.extend(((IP_HEADER + piece.len()) as u16).to_be_bytes());
-                packet.extend(self.id.to_be_bytes());
-                packet.extend(fragment.to_be_bytes());
-                packet.extend([64, libc::IPPROTO_UDP as u8, 0, 0]);
-                packet.extend(self.source.ip().octets());
-                packet.extend(self.destination.ip().octets());
-                packet.extend(piece);
-                packet
+                let is_last = index + 1 == count;
+                [
+                    self.header(index * size, piece.len(), is_last),
+                    piece.into(),
+                ]
+                .concat()
             })
             .collect()
+    }
+
+    /// A fragment's IP header, and in IPv6 its fragment header.
+    fn header(&self, offset: usize, length: usize, is_last: bool) -> Vec<u8> {
+        let offset = (offset / 8) as u16;
+        if self.source.is_ipv4() {
+            let more = if is_last { 0 } else { 0x2000 };
+            [
+                &[0x45, 0][..],
+                &((20 + length) as u16).to_be_bytes(),
+                &(self.id as u16).to_be_bytes(),
+                &(more | offset).to_be_bytes(),
+                &[64, UDP, 0, 0],
+                &self.addresses(),
+            ]
+            .concat()
+        } else {
+            const FRAGMENT: u8 = libc::IPPROTO_FRAGMENT as u8;
+            [
+                &[0x60, 0, 0, 0][..],
+                &((8 + length) as u16).to_be_bytes(),
+                &[FRAGMENT, 64],
+                &self.addresses(),
+                &[UDP, 0],
+                &(offset << 3 | u16::from(!is_last)).to_be_bytes(),
+                &self.id.to_be_bytes(),
+            ]
+            .concat()
+        }
+    }
+
+    /// Source and destination.
+    fn addresses(&self) -> Vec<u8> {
+        let ends = [self.source.ip(), self.destination.ip()];
+        let bytes = ends.map(|end| match end {
+            IpAddr::V4(end) => end.octets().to_vec(),
+            IpAddr::V6(end) => end.octets().to_vec(),
+        });
+        bytes.concat()
     }
 
     /// Header and payload, with the right checksum.
@@ -54,13 +88,8 @@ impl Datagram<'_> {
         udp.extend(length.to_be_bytes());
         udp.extend([0, 0]);
         udp.extend(self.payload);
-        let pseudo_header = [
-            &self.source.ip().octets()[..],
-            &self.destination.ip().octets(),
-            &[0, libc::IPPROTO_UDP as u8],
-            &length.to_be_bytes(),
-        ]
-        .concat();
+        // The same sum for both IP versions: what else their pseudo-headers have is zero.
+        let pseudo_header = [&self.addresses()[..], &[0, UDP], &length.to_be_bytes()].concat();
         let checksum = match !sum(&[pseudo_header, udp.clone()].concat()) {
             0 => 0xffff,
             checksum => checksum,
@@ -87,13 +116,14 @@ fn sum(bytes: &[u8]) -> u16 {
 pub struct Sender(Socket);
 
 impl Sender {
-    /// Opens it.
+    /// Opens one for the IP version of `address`.
     ///
     /// # Errors
     /// Not root.
-    pub fn new() -> Result<Self> {
+    pub fn new(address: IpAddr) -> Result<Self> {
+        let domain = Domain::for_address((address, 0).into());
         let protocol = Protocol::from(libc::IPPROTO_RAW);
-        let socket = Socket::new(Domain::IPV4, Type::from(libc::SOCK_RAW), Some(protocol));
+        let socket = Socket::new(domain, Type::from(libc::SOCK_RAW), Some(protocol));
         Ok(Self(socket.context("cannot open a raw socket")?))
     }
 
@@ -103,11 +133,11 @@ impl Sender {
     /// The kernel's.
     pub fn send<'a>(
         &self,
-        to: Ipv4Addr,
+        to: IpAddr,
         packets: impl IntoIterator<Item = &'a Vec<u8>>,
     ) -> Result<()> {
         for packet in packets {
-            let to = SocketAddrV4::new(to, 0).into();
+            let to = SocketAddr::new(to, 0).into();
             self.0.send_to(packet, &to).context("cannot send")?;
         }
         Ok(())

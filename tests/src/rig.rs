@@ -7,13 +7,17 @@
 //! fd99::2..5               fd99::1, ::11                          fd98::2
 //! ```
 
-use std::fs;
+use std::{
+    fs,
+    os::fd::{AsFd as _, AsRawFd as _},
+};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use aya::{
     TestRun as _,
-    maps::{Array, Map, MapData, PerCpuArray},
+    maps::{Array, Map, MapData},
     programs::{ProgramError, SchedClassifier, TestRunOptions},
+    util::nr_cpus,
 };
 use dataplane_common::{
     headers::{Ethernet, Mac},
@@ -24,6 +28,7 @@ use dataplane_common::{
 };
 use nix::{
     errno::Errno,
+    libc,
     time::{ClockId, clock_gettime},
 };
 use portway::instance::Instance;
@@ -92,11 +97,14 @@ pub struct Rig<'a> {
     host: &'a Host,
     forward: SchedClassifier,
     reply: SchedClassifier,
-    counters: PerCpuArray<MapData, u64>,
+    counters: MapData,
+    cpus: usize,
     /// Its maps.
     pub tables: Tables,
     /// The external interface's index.
     pub external: u32,
+    /// The bridge's index.
+    pub bridge: u32,
     /// The index of the host's end of the container's veth pair.
     pub veth: u32,
 }
@@ -162,12 +170,11 @@ impl<'a> Rig<'a> {
             let path = host.file(instance.program(name));
             SchedClassifier::from_pin(&path).with_context(|| format!("no {}", path.display()))
         };
-        let map = |name: &str| -> Result<Map> {
+        let data = |name: &str| {
             let path = host.file(instance.map(name));
-            let data =
-                MapData::from_pin(&path).with_context(|| format!("no {}", path.display()))?;
-            Ok(Map::from_map_data(data)?)
+            MapData::from_pin(&path).with_context(|| format!("no {}", path.display()))
         };
+        let map = |name: &str| -> Result<Map> { Ok(Map::from_map_data(data(name)?)?) };
         let index = |interface| -> Result<u32> {
             let text = host.ip(&format!("-oneline link show {interface}"))?;
             let (index, _) = text.split_once(':').context("no index")?;
@@ -179,9 +186,11 @@ impl<'a> Rig<'a> {
             host,
             forward: program(programs::FORWARD)?,
             reply: program(programs::REPLY)?,
-            counters: map(maps::COUNTERS)?.try_into()?,
+            counters: data(maps::COUNTERS)?,
+            cpus: nr_cpus().map_err(|(file, error)| anyhow!(error).context(file))?,
             tables: Tables::open(map, settings, backends)?,
             external: index(EXTERNAL)?,
+            bridge: index(BRIDGE)?,
             veth: index("c1")?,
         };
         rig.tables.adjust()?;
@@ -239,7 +248,27 @@ impl<'a> Rig<'a> {
     /// # Errors
     /// The kernel refuses.
     pub fn counter(&self, counter: Counter) -> Result<u64> {
-        Ok(self.counters.get(&(counter as u32), 0)?.iter().sum())
+        let key = counter as u32;
+        let mut values = vec![0_u64; self.cpus];
+        let attr = Element {
+            map_fd: self.counters.fd().as_fd().as_raw_fd(),
+            padding: 0,
+            key: &raw const key as u64,
+            value: values.as_mut_ptr() as u64,
+            flags: 0,
+        };
+        // SAFETY: `attr` is as long as said; it points to a key of the map's size and to room for a value
+        // of each possible CPU, which outlive the call.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_bpf,
+                LOOKUP_ELEMENT,
+                &raw const attr,
+                size_of::<Element>(),
+            )
+        };
+        Errno::result(result).context("cannot read a counter")?;
+        Ok(values.iter().sum())
     }
 
     /// All counters, by their indexes.
@@ -250,6 +279,20 @@ impl<'a> Rig<'a> {
         let all = Counter::ALL.iter();
         all.map(|counter| self.counter(*counter)).collect()
     }
+}
+
+/// `BPF_MAP_LOOKUP_ELEM` of `enum bpf_cmd`. aya's look-up asks the file system for the number of CPUs every
+/// time, which takes longer than to run a program.
+const LOOKUP_ELEMENT: libc::c_long = 1;
+
+/// The part of `union bpf_attr` for one element.
+#[repr(C)]
+struct Element {
+    map_fd: i32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
 }
 
 /// `struct __sk_buff` in include/uapi/linux/bpf.h, as far as it can be given (`convert___skb_to_skb` in

@@ -43,8 +43,8 @@ impl Family for V4 {
     fn quoted<P: Packet>(packet: &P, offset: usize) -> Option<(Network<Be32>, usize)> {
         let header: Ipv4 = packet.load(offset)?;
         // A first fragment has the ports, the others do not.
-        let is_readable = header.version_ihl == Ipv4::PLAIN
-            && header.fragment.get() & Ipv4::FRAGMENT_OFFSET_MASK == 0;
+        let is_readable =
+            header.version_ihl == Ipv4::PLAIN && header.fragment.get() & Ipv4::OFFSET_MASK == 0;
         let network = Network {
             source: header.source,
             destination: header.destination,

@@ -469,8 +469,6 @@ fn an_ipv6_error_may_quote_a_first_fragment() {
             mac: [2, 0, 0, 0, 17, 2],
             source_mac: [2, 0, 0, 0, 0, 1],
             ifindex: VETH,
-            backend: 1,
-            mtu: 1500,
             is_first: false,
         };
         rewrite::error_to_container(&mut packet, &parsed, &decision).expect("inside");
@@ -521,8 +519,6 @@ fn ipv6_errors_are_rewritten_as_if_they_quoted_the_other_packet() {
                 mac: [2, 0, 0, 0, 17, 2],
                 source_mac: [2, 0, 0, 0, 0, 1],
                 ifindex: VETH,
-                backend: 1,
-                mtu: 1500,
                 is_first: false,
             };
             rewrite::error_to_container(&mut packet, &parsed, &decision).expect("inside");

@@ -4,6 +4,7 @@ use anyhow::Result;
 use aya::maps::{Array, Map, MapData, MapError};
 use dataplane_common::{
     family::{V4, V6},
+    flow::Flow,
     headers::{Be16, Be32, Ip6, IpProtocol},
     layout::maps,
     published::{Backend, BoundPort, PortSlot, port_slot},
@@ -41,6 +42,29 @@ pub trait Version: Sample {
     /// Where another container would be.
     const BESIDE: Self::Address;
 
+    /// The way to `address` from the container, as the host's routes have it; the host's own addresses and
+    /// broadcast ones aside.
+    fn route(rig: &Rig<'_>, address: Self::Address) -> Route<Self::Address> {
+        // /24 and /64.
+        let prefix = |address: &Self::Address| {
+            let bytes = bytemuck::bytes_of(address);
+            bytes[..(bytes.len() / 2).max(3)].to_vec()
+        };
+        let is_beside = |other: &Self::Address| prefix(&address) == prefix(other);
+        let (ifindex, next_hop) = if is_beside(&Self::TARGET) {
+            (rig.bridge, address)
+        } else if is_beside(&Self::CLIENTS[0]) {
+            (rig.external, address)
+        } else {
+            (rig.external, Self::CLIENTS[0])
+        };
+        Route {
+            ifindex,
+            next_hop,
+            mtu: 1500,
+        }
+    }
+
     /// A world that holds what the maps hold, with the flows that they hold now.
     ///
     /// # Errors
@@ -52,6 +76,12 @@ pub trait Version: Sample {
     /// # Errors
     /// The kernel refuses.
     fn follow(rig: &Rig<'_>, world: &World<Self>) -> Result<()>;
+
+    /// Changes each flow, in the maps.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    fn change_flows(rig: &mut Rig<'_>, change: impl FnMut(&mut Flow<Self::Address>)) -> Result<()>;
 
     /// Forgets all flows, and everything else that packets have left behind.
     ///
@@ -160,28 +190,15 @@ macro_rules! version {
                 let backend = rig.tables.backends.get(&number, 0)?;
                 world.backends.insert(number, backend);
             }
-            world.gateway = Route {
-                ifindex: rig.external,
-                next_hop: Self::CLIENTS[0],
-                mtu: 1500,
-            };
-            for client in Self::CLIENTS {
-                let route = Route {
-                    next_hop: client,
-                    ..world.gateway
-                };
-                world.routes.insert(client, Ok(route));
+            for address in Self::CLIENTS
+                .into_iter()
+                .chain([Self::TARGET, Self::BESIDE])
+            {
+                let route = Self::route(rig, address);
+                world.routes.insert(address, Ok(route));
             }
             for address in Self::HOSTS {
                 world.routes.insert(address, Err(Reason::NoRoute));
-            }
-            for address in [Self::TARGET, Self::BESIDE] {
-                let route = Route {
-                    ifindex: world.backends[&1].route_ifindex,
-                    next_hop: address,
-                    ..world.gateway
-                };
-                world.routes.insert(address, Ok(route));
             }
             Self::follow(rig, &world)?;
             Ok(world)
@@ -193,6 +210,20 @@ macro_rules! version {
             *world.opening.borrow_mut() = entries(&maps.opening)?.into_iter().collect();
             *world.remapped.borrow_mut() = entries(&maps.remapped)?.into_iter().collect();
             *world.foreign.borrow_mut() = entries(&maps.foreign)?.into_iter().collect();
+            Ok(())
+        }
+
+        fn change_flows(
+            rig: &mut Rig<'_>,
+            mut change: impl FnMut(&mut Flow<Self::Address>),
+        ) -> Result<()> {
+            let maps = &mut rig.tables.$maps;
+            for map in [&mut maps.flows, &mut maps.opening] {
+                for (key, mut flow) in entries(map)? {
+                    change(&mut flow);
+                    map.insert(key, flow, 0)?;
+                }
+            }
             Ok(())
         }
 

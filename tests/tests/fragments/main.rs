@@ -1,20 +1,23 @@
 //! Datagrams in fragments: none is lost that the kernel would have delivered, whichever way it goes, in
 //! whatever order its fragments come, and whether or not the kernel's rules could translate it as well.
 
+mod ipv6;
+mod talk;
+
 use std::{
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     process::ExitCode,
 };
 
 use anyhow::{Context, Result, ensure};
 use portway_tests::{
     container::Container,
-    conversation::ANSWER_LIMIT,
     harness::{self, Test},
     lab::{CLIENTS, HOST, Lab},
     portway::{Portway, Used},
     raw::{Datagram, Sender},
 };
+use talk::{CUTS, FULL, content, count, expect, orders, pick, socket};
 
 fn main() -> ExitCode {
     harness::run([
@@ -39,15 +42,25 @@ fn main() -> ExitCode {
             not_published,
         ),
         Test::of_portway("a_big_request_of_the_hosts_own_is_noted", own_request),
+        Test::of_portway(
+            "a_small_request_has_a_big_answer_over_ipv6",
+            ipv6::big_answers,
+        ),
+        Test::of_portway("both_ways_in_any_order_over_ipv6", ipv6::any_order),
+        Test::of_portway(
+            "a_whole_packet_with_a_fragment_header_over_ipv6",
+            ipv6::whole,
+        ),
         Test::of_portway("nothing_is_held_where_the_kernel_admits", kernel_admits),
     ])
 }
 
-/// Payload of a fragment on Ethernet.
-const FULL: usize = 1480;
+const CLIENT: SocketAddr = at(CLIENTS[0], 5555);
+const SERVICE: SocketAddr = at(HOST, 9000);
 
-const CLIENT: SocketAddrV4 = SocketAddrV4::new(CLIENTS[0], 5555);
-const SERVICE: SocketAddrV4 = SocketAddrV4::new(HOST, 9000);
+const fn at(address: Ipv4Addr, port: u16) -> SocketAddr {
+    SocketAddr::V4(SocketAddrV4::new(address, port))
+}
 
 /// A container that is published at 9000 and echoes, with the kernel's rules for it or without any.
 fn echo(lab: &Lab, number: u8, host_port: u16, with_rules: bool) -> Result<Container> {
@@ -67,58 +80,6 @@ fn load<'a>(lab: &'a Lab, published: &[(u16, &Container)]) -> Result<Portway<'a>
     Ok(portway)
 }
 
-/// Bytes that no other seed has.
-fn content(seed: usize, length: usize) -> Vec<u8> {
-    let bytes = (0..length).map(|index| (index * 31 + seed * 7919 + (index >> 8) * 13) as u8);
-    bytes.collect()
-}
-
-/// A socket that has only to wait for one answer.
-fn socket(own: SocketAddrV4, peer: Option<SocketAddrV4>) -> Result<UdpSocket> {
-    let socket = UdpSocket::bind(own).with_context(|| format!("cannot bind {own}"))?;
-    if let Some(peer) = peer {
-        socket.connect(peer)?;
-    }
-    socket.set_read_timeout(Some(ANSWER_LIMIT))?;
-    Ok(socket)
-}
-
-fn expect(socket: &UdpSocket, content: &[u8]) -> Result<SocketAddr> {
-    let mut datagram = vec![0; 1 << 16];
-    let (length, from) = socket.recv_from(&mut datagram).context("nothing came")?;
-    ensure!(
-        datagram[..length] == *content,
-        "{length} bytes came that are not the {} sent",
-        content.len()
-    );
-    Ok(from)
-}
-
-/// Every order worth trying of `count` fragments.
-fn orders(count: usize) -> Vec<Vec<usize>> {
-    let in_order: Vec<_> = (0..count).collect();
-    let mut orders = vec![in_order.clone(), in_order.iter().rev().copied().collect()];
-    let mut last_first = in_order.clone();
-    last_first.rotate_right(1);
-    orders.push(last_first);
-    let mut first_second = in_order.clone();
-    first_second.swap(0, 1);
-    orders.push(first_second);
-    for stride in [3, 7] {
-        let mut shuffled = in_order.clone();
-        shuffled.sort_by_key(|index| (index * stride + 1) % (count + 1));
-        orders.push(shuffled);
-    }
-    // One comes twice.
-    orders.push(in_order.iter().chain([&1]).copied().collect());
-    orders.push([1].into_iter().chain(in_order).collect());
-    orders
-}
-
-fn pick<'a>(fragments: &'a [Vec<u8>], order: &[usize]) -> Vec<&'a Vec<u8>> {
-    order.iter().map(|index| &fragments[*index]).collect()
-}
-
 fn big_answers(with_rules: bool) -> Result<()> {
     const LENGTH: usize = 8192;
     let lab = Lab::new()?;
@@ -127,7 +88,7 @@ fn big_answers(with_rules: bool) -> Result<()> {
         container.publish_with_iptables(&lab.host, "udp", 9000, 8080)?;
     }
     let portway = load(&lab, &[(9000, &container)])?;
-    let own = SocketAddrV4::new(container.address, 8080);
+    let own = at(container.address, 8080);
     let server = container.netns.run(|| socket(own, None))?;
     let client = lab.client.run(|| socket(CLIENT, Some(SERVICE)))?;
     let ((), used) = portway
@@ -143,7 +104,7 @@ fn big_answers(with_rules: bool) -> Result<()> {
             Ok(())
         })
         .with_context(|| portway.text("status").unwrap_or_default())?;
-    let pieces = (LENGTH + 8).div_ceil(FULL) as u64;
+    let pieces = (LENGTH + 8).div_ceil(1480) as u64;
     let expected = Used {
         forwarded: 20,
         replied: 20 * pieces,
@@ -176,30 +137,22 @@ fn any_order(with_rules: bool) -> Result<()> {
 
 /// Sends datagrams of several lengths in every order, and reads their echoes.
 fn converse(lab: &Lab, round: u16) -> Result<()> {
-    let source = SocketAddrV4::new(CLIENTS[0], 5550 + round);
+    let source = at(CLIENTS[0], 5550 + round);
     lab.client.run(|| {
         let client = socket(source, Some(SERVICE))?;
-        let sender = Sender::new()?;
+        let sender = Sender::new(CLIENT.ip())?;
         let mut id = 0;
-        for (length, size) in [
-            (1473, FULL),
-            (4000, FULL),
-            (4000, 1000),
-            (8192, FULL),
-            (2000, 128),
-            (60_000, FULL),
-        ] {
-            let count = (length + 8usize).div_ceil(size);
-            for (number, order) in orders(count).into_iter().enumerate() {
+        for (length, size) in CUTS {
+            for (number, order) in orders(count(length, size)).into_iter().enumerate() {
                 id += 1;
-                let payload = content(id, length);
+                let payload = content(id as usize, length);
                 let datagram = Datagram {
                     source,
                     destination: SERVICE,
-                    id: id as u16,
+                    id,
                     payload: &payload,
                 };
-                sender.send(HOST, pick(&datagram.fragments(size), &order))?;
+                sender.send(HOST.into(), pick(&datagram.fragments(size), &order))?;
                 expect(&client, &payload)
                     .with_context(|| format!("{length} bytes by {size}, order {number}"))?;
             }
@@ -215,28 +168,27 @@ fn answers_in_any_order(with_rules: bool) -> Result<()> {
         container.publish_with_iptables(&lab.host, "udp", 9000, 8080)?;
     }
     let portway = load(&lab, &[(9000, &container)])?;
-    let own = SocketAddrV4::new(container.address, 8080);
+    let own = at(container.address, 8080);
     let server = container.netns.run(|| socket(own, None))?;
-    let sender = container.netns.run(Sender::new)?;
+    let sender = container.netns.run(|| Sender::new(own.ip()))?;
     let client = lab.client.run(|| socket(CLIENT, Some(SERVICE)))?;
     client.send(b"small")?;
     expect(&server, b"small")?;
     let mut id = 0;
     let ((), used) = portway
         .measure(|| {
-            for (length, size) in [(1473, FULL), (8192, FULL), (2000, 128), (30_000, FULL)] {
-                let count = (length + 8usize).div_ceil(size);
-                for (number, order) in orders(count).into_iter().enumerate() {
+            for (length, size) in CUTS {
+                for (number, order) in orders(count(length, size)).into_iter().enumerate() {
                     // A duplicate that comes late would spoil the next datagram of its identification anywhere.
                     id += 1;
-                    let payload = content(id, length);
+                    let payload = content(id as usize, length);
                     let datagram = Datagram {
                         source: own,
                         destination: CLIENT,
-                        id: id as u16,
+                        id,
                         payload: &payload,
                     };
-                    sender.send(CLIENTS[0], pick(&datagram.fragments(size), &order))?;
+                    sender.send(CLIENT.ip(), pick(&datagram.fragments(size), &order))?;
                     expect(&client, &payload)
                         .with_context(|| format!("{length} bytes by {size}, order {number}"))?;
                 }
@@ -254,15 +206,15 @@ fn one_identification(with_rules: bool) -> Result<()> {
     let one = echo(&lab, 1, 9000, with_rules)?;
     let other = echo(&lab, 2, 9001, with_rules)?;
     let portway = load(&lab, &[(9000, &one), (9001, &other)])?;
-    let sources = [5561, 5562].map(|port| SocketAddrV4::new(CLIENTS[0], port));
-    let targets = [9000, 9001].map(|port| SocketAddrV4::new(HOST, port));
+    let sources = [5561, 5562].map(|port| at(CLIENTS[0], port));
+    let targets = [9000, 9001].map(|port| at(HOST, port));
     lab.client
         .run(|| {
             let clients = [
                 socket(sources[0], Some(targets[0]))?,
                 socket(sources[1], Some(targets[1]))?,
             ];
-            let sender = Sender::new()?;
+            let sender = Sender::new(CLIENT.ip())?;
             let send = |seed: usize, way: usize, order: &[usize]| -> Result<()> {
                 let datagram = Datagram {
                     source: sources[way],
@@ -270,7 +222,7 @@ fn one_identification(with_rules: bool) -> Result<()> {
                     id: 77,
                     payload: &content(seed, 4000),
                 };
-                sender.send(HOST, pick(&datagram.fragments(FULL), order))
+                sender.send(HOST.into(), pick(&datagram.fragments(FULL), order))
             };
             // As fast as can be, in order.
             for burst in 0..100 {
@@ -299,20 +251,20 @@ fn not_published() -> Result<()> {
     let lab = Lab::new()?;
     let container = echo(&lab, 1, 9000, true)?;
     let portway = load(&lab, &[(9000, &container)])?;
-    let target = SocketAddrV4::new(HOST, 9100);
+    let target = at(HOST, 9100);
     let server = lab.host.run(|| socket(target, None))?;
     let ((), used) = portway.measure(|| {
         lab.client.run(|| {
-            let sender = Sender::new()?;
+            let sender = Sender::new(CLIENT.ip())?;
             for (number, order) in orders(6).into_iter().enumerate() {
                 let payload = content(number, 8192);
                 let datagram = Datagram {
                     source: CLIENT,
                     destination: target,
-                    id: number as u16 + 1,
+                    id: number as u32 + 1,
                     payload: &payload,
                 };
-                sender.send(HOST, pick(&datagram.fragments(FULL), &order))?;
+                sender.send(HOST.into(), pick(&datagram.fragments(FULL), &order))?;
                 expect(&server, &payload).with_context(|| format!("order {number}"))?;
             }
             Ok(())
@@ -329,7 +281,7 @@ fn own_request() -> Result<()> {
     let portway = load(&lab, &[(9000, &container)])?;
     let server = lab
         .client
-        .run(|| socket(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 5300), None))?;
+        .run(|| socket(at(Ipv4Addr::UNSPECIFIED, 5300), None))?;
     let asker = lab.host.run(|| socket(SERVICE, None))?;
     asker.send_to(&content(1, 4000), (CLIENTS[0], 5300))?;
     let from = expect(&server, &content(1, 4000))?;
