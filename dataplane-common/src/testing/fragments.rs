@@ -61,7 +61,7 @@ pub fn run_fragment<F: Sample, const L3: usize>(
         return left(Reason::Fragment);
     }
     let datagram = piece.key();
-    let count = fragment::take_held::<F, _>(world, &datagram);
+    let count = fragment::held::<F, _>(world, &datagram);
     let early = (0..count).filter_map(|index| held.remove(&HeldKey { datagram, index }));
     let early: Vec<_> = early.collect();
     if early.len() != count as usize {

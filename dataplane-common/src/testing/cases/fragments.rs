@@ -484,6 +484,10 @@ fn no_more_is_held_than_there_is_room_for<F: Sample>() {
     let pieces = cut_by(spec, 5, 512);
     let (sent, left) = scene.play_all(OUTSIDE, pieces.iter().rev());
     assert_eq!((sent.len(), left), (0, pieces.len()));
+    let mut scene = Scene::<F>::new();
+    let (sent, left) = scene.play_all(OUTSIDE, &pieces);
+    assert_eq!((sent.len(), left), (pieces.len(), 0));
+    assert!(scene.world.datagrams.borrow().is_empty());
 }
 
 fn nothing_is_noted_where_the_kernel_admits<F: Sample>() {
