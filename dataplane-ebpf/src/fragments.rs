@@ -223,7 +223,7 @@ fn release<F: FamilyMaps + Routing, const L3: usize>(context: TcContext) -> u32 
         datagram: piece.key(),
         index: 0,
     };
-    let held = fragment::take_held::<F, _>(&kernel, &key.datagram);
+    let held = fragment::held::<F, _>(&kernel, &key.datagram);
     if held == 0 {
         return SEND;
     }
