@@ -12,6 +12,8 @@
 //! | [`join`] | finding a packet's flow, or beginning it |
 //! | [`lease`] | the same where the host's firewall admits flows: it is asked again and again |
 //! | [`reply`] | the decision for a packet from a container: container -> client |
+//! | [`icmp`] | the decision for ICMP errors about accelerated packets, both ways |
+//! | [`fragment`] | fragments, which follow their datagram's first one |
 //! | [`foreign`] | taking note of what leaves and is not ours |
 //! | [`rewrite`] | the writes, once everything is decided |
 //! | [`tables`] | the trait by which the core reaches maps, clock and routing |
@@ -39,7 +41,9 @@ pub mod family;
 pub mod flow;
 pub mod foreign;
 pub mod forward;
+pub mod fragment;
 pub mod headers;
+pub mod icmp;
 pub mod join;
 pub mod layout;
 pub mod lease;

@@ -16,6 +16,7 @@
 //! | [`ports`] | writing the slots by which programs find a backend |
 //! | [`rows`] | what is published, as the pinned map keeps it |
 //! | [`backends`] | where containers are, as the programs' map keeps it |
+//! | [`address`] | addresses as the maps have them |
 //! | [`text`] | text in the maps' fields of fixed size |
 //! | [`hooks`] | what is attached where |
 //! | [`attach`] | attaching and detaching |
@@ -26,12 +27,15 @@
 //! | [`firewall`] | is the ruleset in force Docker's own and nothing else? |
 //! | [`admission`] | who admits flows, and why |
 //! | [`conntrack`] | conversations as the kernel tracks them |
+//! | [`foreign`] | conversations that others began before their port was published |
+//! | [`handover`] | telling conntrack of flows that it is to take over |
 //! | [`controller`] | the long-running loop of `portway run` |
 //! | [`announce`] | what it prints of what happens |
 //! | [`trace`] | what the programs tell of new flows |
 //! | [`output`], [`signals`] | standard output; SIGINT and SIGTERM |
 //! | [`cli`] | the command line, a file per command |
 
+pub mod address;
 pub mod admission;
 pub mod announce;
 pub mod attach;
@@ -45,6 +49,8 @@ pub mod dataplane;
 pub mod desired;
 pub mod docker;
 pub mod firewall;
+pub mod foreign;
+pub mod handover;
 pub mod hooks;
 pub mod instance;
 pub mod liveness;

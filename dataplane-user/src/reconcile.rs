@@ -5,14 +5,20 @@
 //! any two steps: a container's reply program is attached before its port is published, a row is active
 //! only when all its slots are written, and a backend is dead before anything else of it is touched.
 
-use std::collections::{BTreeSet, HashMap, hash_map::Entry};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet, hash_map::Entry},
+    net::IpAddr,
+};
 
 use anyhow::Context as _;
+use aya::maps::{HashMap as BpfMap, MapData};
 use dataplane_common::settings::Admission;
 
 use crate::{
+    address::Address,
     attach::Hooks,
     dataplane::{Dataplane, entries},
+    foreign::note_foreign,
     hooks::{self, Attached, Keep, Preference, Role},
     instance::{Instance, Lock},
     netlink::{Netlink, network::Network, watch::Interest},
@@ -152,7 +158,7 @@ impl Reconciler {
             interest,
             events: Vec::new(),
         };
-        self.bring_about(&rows, wanted, &mut outcome.events)?;
+        self.bring_about(&network, &rows, wanted, &mut outcome.events)?;
 
         self.hooks().detach_others(&keep).await?;
         Ok(outcome)
@@ -172,28 +178,13 @@ impl Reconciler {
     }
 
     fn sync_addresses(&mut self, network: &Network) -> anyhow::Result<()> {
-        let there: BTreeSet<_> = entries(&self.dataplane.v4.local)?
-            .into_iter()
-            .map(|(address, _)| ports::ipv4(address))
-            .collect();
-        if there == network.addresses {
-            return Ok(());
+        let Dataplane { v4, v6, .. } = &mut self.dataplane;
+        let v4_changed = sync_local(&mut v4.local, &network.addresses)?;
+        let v6_changed = sync_local(&mut v6.local, &network.addresses)?;
+        if v4_changed || v6_changed {
+            self.advance_epoch()?;
         }
-        for address in network.addresses.difference(&there) {
-            self.dataplane
-                .v4
-                .local
-                .insert(ports::be32(*address), 1, 0)
-                .context("cannot write a local address")?;
-        }
-        for address in there.difference(&network.addresses) {
-            self.dataplane
-                .v4
-                .local
-                .remove(&ports::be32(*address))
-                .context("cannot remove a local address")?;
-        }
-        self.advance_epoch()
+        Ok(())
     }
 
     /// Attaches programs wherever a container is. A container whose interface does not take them stays on
@@ -260,12 +251,22 @@ impl Reconciler {
     /// Does what the rows lack.
     fn bring_about(
         &mut self,
+        network: &Network,
         rows: &[Row],
         wanted: Vec<Wanted>,
         events: &mut Vec<Event>,
     ) -> anyhow::Result<()> {
         let row = |number| rows.iter().find(|row| row.number == number);
         let plan = diff(rows, wanted);
+        let changed = plan.change.iter().map(|(_, wish)| wish);
+        let appearing: Vec<_> = plan
+            .add
+            .iter()
+            .chain(changed)
+            .filter(|wish| wish.placement.is_ok())
+            .map(|wish| &wish.publication)
+            .collect();
+        note_foreign(&mut self.dataplane, &appearing, &network.addresses)?;
         // Removals come last: where one publication takes over another's port, the slot goes from the
         // one straight to the other.
         let mut live: Vec<_> = rows.iter().filter(|row| row.is_live()).cloned().collect();
@@ -351,4 +352,27 @@ impl Reconciler {
         self.dataplane.end_backend(row.number)?;
         ports::unpublish(&mut self.dataplane, row.number, &row.publication, live)
     }
+}
+
+/// Writes the host's addresses of one IP version. Returns whether they have changed.
+fn sync_local<A: Address>(
+    local: &mut BpfMap<MapData, A, u32>,
+    addresses: &BTreeSet<IpAddr>,
+) -> anyhow::Result<bool> {
+    let wanted: HashSet<A> = addresses.iter().copied().filter_map(A::from_ip).collect();
+    let there: HashSet<A> = entries(local)?
+        .into_iter()
+        .map(|(address, _)| address)
+        .collect();
+    for address in wanted.difference(&there) {
+        local
+            .insert(address, 1, 0)
+            .context("cannot write a local address")?;
+    }
+    for address in there.difference(&wanted) {
+        local
+            .remove(address)
+            .context("cannot remove a local address")?;
+    }
+    Ok(wanted != there)
 }

@@ -6,6 +6,7 @@
 //! | [`lab`] | the lab as a whole: an outside client and the host under test |
 //! | [`netns`] | a network namespace |
 //! | [`host`] | the host's network, mount and PID namespaces, and how they vanish |
+//! | [`tun`] | a link without Ethernet |
 //! | [`process`] | a command inside a namespace |
 //! | [`daemon`] | one that runs until it is told to end |
 //! | [`container`] | a container without Docker |
@@ -13,6 +14,8 @@
 //! | [`image`] | the image its containers run |
 //! | [`guest`] | what runs inside: the host's first process, servers |
 //! | [`conversation`] | HTTP, TCP and UDP clients |
+//! | [`raw`] | datagrams in fragments, in any order |
+//! | [`packets`] | packets made by hand, sent and seen as they are |
 //! | [`iptables`] | netfilter's counters |
 //! | [`portway`] | the program under test |
 //! | [`footprint`] | what it has in the kernel |
@@ -41,12 +44,15 @@ pub mod interrupt;
 pub mod iptables;
 pub mod lab;
 pub mod netns;
+pub mod packets;
 pub mod pass;
 pub mod portway;
 pub mod process;
+pub mod raw;
 pub mod report;
 pub mod requirement;
 pub mod rig;
 pub mod scenarios;
 pub mod stage;
+pub mod tun;
 pub mod wait;

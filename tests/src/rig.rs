@@ -133,7 +133,7 @@ pub fn lay_out(lab: &Lab) -> Result<Container> {
     ] {
         netns.ip(&format!("address add {address}/64 dev {interface} nodad"))?;
     }
-    lab.host.ip("route add default via fd99::2")?;
+    lab.host.ip("-6 route replace default via fd99::2")?;
     Ok(container)
 }
 

@@ -94,7 +94,7 @@ impl Sample for V4 {
     }
 
     fn header(network: Network<Be32>) -> Vec<u8> {
-        header4(network, Be16::new(0x4000))
+        header4(network, Be16::new(7), Be16::new(0x4000))
     }
 
     fn pseudo_header(network: &Network<Be32>, length: u32) -> Vec<u8> {
@@ -107,18 +107,19 @@ impl Sample for V4 {
         .concat()
     }
 
-    fn fragment_header(network: Network<Be32>, _: u32, offset: u16, more: bool) -> Vec<u8> {
-        header4(network, Be16::new(u16::from(more) << 13 | offset))
+    fn fragment_header(network: Network<Be32>, id: u32, offset: u16, more: bool) -> Vec<u8> {
+        let id = Be16::new(id as u16);
+        header4(network, id, Be16::new(u16::from(more) << 13 | offset))
     }
 }
 
 /// An IPv4 header whose flags and fragment offset are `fragment`.
-fn header4(network: Network<Be32>, fragment: Be16) -> Vec<u8> {
+fn header4(network: Network<Be32>, id: Be16, fragment: Be16) -> Vec<u8> {
     let mut header = Ipv4 {
         version_ihl: Ipv4::PLAIN,
         tos: 0,
         total_length: Be16::new(network.length as u16),
-        id: Be16::new(7),
+        id,
         fragment,
         ttl: network.ttl,
         protocol: network.protocol,

@@ -9,6 +9,7 @@ use std::{
 use super::{buffer::HOST_MAC, sample::Sample};
 use crate::{
     flow::{Flow, FlowKey, OuterTuple},
+    fragment::{Datagram, FragmentKey},
     headers::{Be16, IpProtocol},
     published::{Backend, BoundPort, PortSlot, Traffic, port_slot},
     reason::Reason,
@@ -59,6 +60,8 @@ pub struct World<F: Sample> {
     pub remapped: RefCell<HashMap<OuterTuple<F::Address>, Be16>>,
     /// When others were last heard.
     pub foreign: RefCell<HashMap<OuterTuple<F::Address>, u32>>,
+    /// Datagrams that come in fragments.
+    pub datagrams: RefCell<HashMap<FragmentKey<F::Address>, Datagram>>,
     /// The next number that `random` gives.
     pub random: Cell<u32>,
     /// Traffic by backend.
@@ -125,6 +128,7 @@ impl<F: Sample> World<F> {
             opening: RefCell::default(),
             remapped: RefCell::default(),
             foreign: RefCell::default(),
+            datagrams: RefCell::default(),
             random: Cell::new(0),
             traffic: RefCell::default(),
             routes: HashMap::new(),
@@ -269,6 +273,23 @@ impl<F: Sample> Tables<F> for World<F> {
 
     fn note_foreign(&self, tuple: &OuterTuple<F::Address>, now: u32) {
         self.foreign.borrow_mut().insert(*tuple, now);
+    }
+
+    fn datagram(&self, key: &FragmentKey<F::Address>) -> Option<impl DerefMut<Target = Datagram>> {
+        RefMut::filter_map(self.datagrams.borrow_mut(), |all| all.get_mut(key)).ok()
+    }
+
+    fn note_datagram(
+        &self,
+        key: &FragmentKey<F::Address>,
+        datagram: &Datagram,
+    ) -> Result<(), TableFull> {
+        self.datagrams.borrow_mut().insert(*key, *datagram);
+        Ok(())
+    }
+
+    fn forget_datagram(&self, key: &FragmentKey<F::Address>) {
+        self.datagrams.borrow_mut().remove(key);
     }
 
     fn random(&self) -> u32 {

@@ -5,12 +5,14 @@
 //! - `strangers`: packets that are not for a published port, or from nobody who could be a client
 //! - `flows`: how flows begin, go on and end
 //! - `collisions`: flows whose replies look alike
+//! - `fragments`: datagrams in fragments, in any order
 //! - `links`: priority tags, links without an Ethernet header
 //! - `handing_over`: flows born under `direct`, after admission has changed
 //! - `leases`: admission by the host's firewall
 
 mod collisions;
 mod flows;
+mod fragments;
 mod handing_over;
 mod leases;
 mod links;
