@@ -221,7 +221,7 @@ fn release<F: FamilyMaps + Routing, const L3: usize>(context: TcContext) -> u32 
         return SEND;
     }
     // The kernel has got all the others.
-    if held > MAX_HELD_PIECES {
+    if held == u32::MAX {
         return LEAVE;
     }
     let mut skb = Skb::<L3>::new(context);
@@ -245,7 +245,7 @@ fn release<F: FamilyMaps + Routing, const L3: usize>(context: TcContext) -> u32 
     }
 }
 
-/// How many copies there are; above [`MAX_HELD_PIECES`] if one has had to make room, which is the oldest first.
+/// How many copies there are; [`u32::MAX`] if one has had to make room, which is the oldest first.
 #[inline(never)]
 fn count_held<F: FamilyMaps + Routing, const L3: usize>(context: TcContext) -> u32 {
     let (_, kernel, Ok(piece)) = read::<F, L3>(context) else {
