@@ -515,16 +515,9 @@ fn behind<V: Version>(header: &[u8]) -> Vec<u8> {
     [frame, header, &packet[V::HEADER_LEN..]].concat()
 }
 
-/// The question in two fragments.
-fn fragments<V: Version>() -> [Vec<u8>; 2] {
-    [(0, true), (8, false)].map(|(offset, more)| {
-        behind::<V>(&V::fragment_header(
-            question::<V>().network(),
-            7,
-            offset,
-            more,
-        ))
-    })
+/// The question's last fragment, whose first one has not come.
+fn last_fragment<V: Version>() -> Vec<u8> {
+    behind::<V>(&V::fragment_header(question::<V>().network(), 7, 8, false))
 }
 
 /// Errors and others that are no transport of ours.
@@ -535,10 +528,12 @@ fn other_protocols<V: Version>() -> Vec<Step> {
             ..question::<V>().network()
         }))
     };
-    let [first, last] = fragments::<V>();
     vec![
-        forward("a first fragment", first, Err(Reason::Fragment)),
-        forward("a last one", last, Err(Reason::Fragment)),
+        forward(
+            "a last fragment",
+            last_fragment::<V>(),
+            Err(Reason::Fragment),
+        ),
         forward("ICMP", of(V::ICMP), Err(Reason::Icmp)),
         forward("SCTP", of(IpProtocol(132)), Err(Reason::Protocol)),
         forward("ESP", of(IpProtocol(50)), Err(Reason::Protocol)),
