@@ -1,0 +1,151 @@
+//! Classes of traffic, each of which can be left out.
+
+use std::{env, fmt, str::FromStr};
+
+use anyhow::{Context, Result};
+
+use super::{party::End, story::Twist};
+
+/// Names further classes to play, or with a minus those not to play: `icmp-errors,-vlan`.
+pub const VARIABLE: &str = "PORTWAY_DIFFERENTIAL_CLASSES";
+
+/// Declares [`Class`] with each one's word.
+macro_rules! classes {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $word:literal, $on:literal;)+) => {
+        /// A class of traffic.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Class {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl Class {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// Its name.
+            pub const fn word(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+
+            /// Whether it is played unless somebody says otherwise.
+            const fn is_usual(self) -> bool {
+                match self { $(Self::$variant => $on,)+ }
+            }
+        }
+    };
+}
+
+classes! {
+    /// Times to live of 0 to 2.
+    Ttl = "ttl", true;
+    /// Packets of clients with IP options.
+    OptionsIn = "options-in", true;
+    /// Packets of containers with IP options.
+    OptionsOut = "options-out", false;
+    /// VLAN tags that are not for the host.
+    Vlan = "vlan", true;
+    /// Priority tags of clients.
+    PriorityIn = "priority-in", true;
+    /// Priority tags of containers.
+    PriorityOut = "priority-out", false;
+    /// Frames to other stations.
+    Stations = "stations", true;
+    /// Lengths and offsets that contradict each other.
+    Malformed = "malformed", true;
+    /// Checksums left to the hardware, and packets to be segmented by it.
+    Offload = "offload", true;
+    /// Fragments.
+    Fragments = "fragments", false;
+    /// ICMP errors.
+    IcmpErrors = "icmp-errors", false;
+    /// Conversations that containers begin.
+    Outbound = "outbound", true;
+    /// Clients under addresses that are not theirs.
+    Impostors = "impostors", true;
+    /// Packets to other places than the host's own addresses.
+    Elsewhere = "elsewhere", true;
+    /// Several conversations of one client whose replies look alike.
+    Collisions = "collisions", true;
+}
+
+/// Which classes are played.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Classes(Vec<Class>);
+
+impl Class {
+    /// The class of a twist, if it belongs to one that can be left out.
+    pub fn of_twist(twist: &Twist, from: End) -> Option<Self> {
+        let is_in = from == End::Client;
+        Some(match twist {
+            Twist::Ttl(_) => Self::Ttl,
+            Twist::Options if is_in => Self::OptionsIn,
+            Twist::Options => Self::OptionsOut,
+            Twist::Tags(tags) if tags.as_slice() != [0] => Self::Vlan,
+            Twist::Tags(_) if is_in => Self::PriorityIn,
+            Twist::Tags(_) => Self::PriorityOut,
+            Twist::OtherMac | Twist::BroadcastMac | Twist::MulticastMac => Self::Stations,
+            Twist::UdpLength(_) | Twist::DataOffset(_) => Self::Malformed,
+            Twist::Unfinished | Twist::Segments(_) => Self::Offload,
+            Twist::Fragments(..) => Self::Fragments,
+            Twist::Tos(_)
+            | Twist::DontFragment
+            | Twist::Padding(_)
+            | Twist::NoChecksum
+            | Twist::Flags(_)
+            | Twist::TcpOptions(_)
+            | Twist::Copies(_) => return None,
+        })
+    }
+}
+
+impl FromStr for Class {
+    type Err = anyhow::Error;
+
+    fn from_str(word: &str) -> Result<Self> {
+        let class = Self::ALL.iter().find(|class| class.word() == word);
+        class
+            .copied()
+            .with_context(|| format!("no class of traffic {word:?}"))
+    }
+}
+
+impl Classes {
+    /// The usual ones, changed by [`VARIABLE`].
+    ///
+    /// # Errors
+    /// It names one that does not exist.
+    pub fn chosen() -> Result<Self> {
+        let usual = Class::ALL.iter().copied().filter(|class| class.is_usual());
+        let mut classes: Vec<_> = usual.collect();
+        let changes = env::var(VARIABLE).unwrap_or_default();
+        for change in changes.split(',').filter(|change| !change.is_empty()) {
+            match change.strip_prefix('-') {
+                Some("all") => classes.clear(),
+                None if change == "all" => classes = Class::ALL.to_vec(),
+                Some(word) => {
+                    let unwanted = word.parse()?;
+                    classes.retain(|class| *class != unwanted);
+                }
+                None => classes.push(change.parse()?),
+            }
+        }
+        Ok(Self(classes))
+    }
+
+    /// Whether a class is played.
+    pub fn has(&self, class: Class) -> bool {
+        self.0.contains(&class)
+    }
+}
+
+impl fmt::Display for Classes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let left_out = Class::ALL.iter().filter(|class| !self.has(**class));
+        let words: Vec<_> = left_out.map(|class| class.word()).collect();
+        if words.is_empty() {
+            f.write_str("every class of traffic")
+        } else {
+            write!(f, "every class of traffic but {}", words.join(", "))
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Random steps of a story.
+
+use fastrand::Rng;
+
+use super::{
+    class::{Class, Classes},
+    generate::{chance, one_of},
+    party::{ALL, End},
+    render::PAYLOAD_LEN,
+    story::{Act, Error, ErrorKind, Fault, Line, Order, Protocol, Step, Twist},
+    tcp::{ACK, FIN, RST, SYN},
+};
+
+/// The MTU outside.
+const MTU: u16 = 1500;
+
+/// Bytes that headers and options can take of it.
+const HEADERS: u16 = 20 + 8 + 20 + 4 + 12;
+
+/// Control bits that conntrack calls invalid.
+const ODD: [u8; 8] = [
+    0,
+    SYN | FIN,
+    SYN | RST,
+    FIN | RST | ACK,
+    FIN,
+    SYN | FIN | RST | ACK | 0x28,
+    0x29,
+    SYN | RST | ACK,
+];
+
+/// A step of the conversation `line`.
+pub fn step(
+    random: &mut Rng,
+    classes: &Classes,
+    (number, line): (usize, &Line),
+    is_impostor: bool,
+    is_first: bool,
+) -> Step {
+    let other = match line.opener {
+        End::Client => End::Container,
+        End::Container => End::Client,
+    };
+    let is_answer = !is_first && !is_impostor && chance(random, 45);
+    let from = if is_answer { other } else { line.opener };
+    let limit = match from {
+        End::Client => MTU,
+        End::Container => ALL[line.container].mtu,
+    } - HEADERS;
+    let mut act = match line.protocol {
+        _ if !is_first && classes.has(Class::IcmpErrors) && chance(random, 6) => {
+            Act::Error(error(random))
+        }
+        Protocol::Udp => Act::Datagram(length(random, limit)),
+        Protocol::Tcp => segment(random, limit),
+    };
+    // An impostor's packets are known by their payload alone.
+    if is_impostor {
+        act = match line.protocol {
+            Protocol::Udp => Act::Datagram(length(random, limit).max(PAYLOAD_LEN)),
+            Protocol::Tcp => Act::Syn,
+        };
+    }
+    let mut step = Step {
+        line: number,
+        from,
+        act,
+        twists: Vec::new(),
+    };
+    if !matches!(act, Act::Error(_)) {
+        while step.twists.len() < 2 && chance(random, 22) {
+            let twist = twist(random, &mut step.act);
+            let is_played = Class::of_twist(&twist, from).is_none_or(|class| classes.has(class));
+            let is_taken = step.twists.iter().any(|other| {
+                std::mem::discriminant(other) == std::mem::discriminant(&twist)
+                    || stands_alone(other)
+                    || stands_alone(&twist)
+            });
+            if is_played && !is_taken {
+                step.twists.push(twist);
+            }
+        }
+        fit(&mut step, line, limit);
+    }
+    step
+}
+
+fn segment(random: &mut Rng, limit: u16) -> Act {
+    match random.u8(..100) {
+        0..18 => Act::Syn,
+        18..36 => Act::SynAck,
+        36..50 => Act::Ack,
+        50..82 => Act::Data(length(random, limit).max(1)),
+        82..88 => Act::Fin,
+        88..90 => Act::Rst,
+        90..92 => Act::Refuse,
+        92..96 => Act::Repeat,
+        _ => Act::Odd(one_of(random, &ODD)),
+    }
+}
+
+fn length(random: &mut Rng, limit: u16) -> u16 {
+    match random.u8(..10) {
+        0 => random.u16(0..=12),
+        1 => limit - random.u16(..8),
+        2 => random.u16(1300..=limit.max(1300)).min(limit),
+        _ => random.u16(0..600),
+    }
+}
+
+fn error(random: &mut Rng) -> Error {
+    let kind = match random.u8(..6) {
+        0 => ErrorKind::HostUnreachable,
+        1 | 2 => ErrorKind::TooBig(random.u16(576..1500)),
+        3 => ErrorKind::TimeExceeded,
+        4 => ErrorKind::ParameterProblem,
+        _ => ErrorKind::PortUnreachable,
+    };
+    let faults = [
+        Fault::Checksum,
+        Fault::OtherPort,
+        Fault::OtherAddress,
+        Fault::FromRouter,
+    ];
+    Error {
+        kind,
+        quoted: one_of(random, &[8, 8, 12, 20, 28, 64, 548]),
+        fault: chance(random, 40).then(|| one_of(random, &faults)),
+    }
+}
+
+fn twist(random: &mut Rng, act: &mut Act) -> Twist {
+    match random.u8(..22) {
+        0 => Twist::Ttl(one_of(random, &[0, 1, 1, 2, 2, 3, 255])),
+        1 => Twist::Tos(random.u8(..)),
+        2 => Twist::Options,
+        3 | 4 => Twist::DontFragment,
+        5 => Twist::Tags(vec![0]),
+        6 => Twist::Tags(match random.u8(..3) {
+            0 => vec![5],
+            1 => vec![5, 0],
+            _ => vec![0, 5],
+        }),
+        7 => Twist::OtherMac,
+        8 => Twist::BroadcastMac,
+        9 => Twist::MulticastMac,
+        10 => Twist::Padding(random.u8(1..32)),
+        11 => Twist::NoChecksum,
+        12 => Twist::UdpLength(one_of(random, &[-9, 1, 8, 1000])),
+        13 => Twist::DataOffset(random.u8(..5)),
+        14 => Twist::DataOffset(15),
+        15 => Twist::Flags(one_of(random, &[0x08, 0x20, 0x40, 0x80, 0xc0, 0x28])),
+        16 => Twist::TcpOptions(random.u8(1..=3)),
+        17 => Twist::Unfinished,
+        18 => {
+            if let Act::Data(length) = act {
+                *length = random.u16(1500..8000);
+            }
+            Twist::Segments(one_of(random, &[536, 1000, 1360, 1448]))
+        }
+        19 => Twist::Fragments(
+            vec![one_of(random, &[8, 16, 24, 64, 512])],
+            one_of(
+                random,
+                &[
+                    Order::Forward,
+                    Order::Forward,
+                    Order::Backward,
+                    Order::WithoutFirst,
+                    Order::WithoutLast,
+                ],
+            ),
+        ),
+        20 => Twist::Fragments(vec![16, 80], one_of(random, &[Order::Forward, Order::Backward])),
+        _ => Twist::Copies(random.u8(2..=3)),
+    }
+}
+
+/// Whether a twist goes with no other.
+fn stands_alone(twist: &Twist) -> bool {
+    matches!(
+        twist,
+        Twist::Unfinished | Twist::Segments(_) | Twist::Fragments(..) | Twist::UdpLength(_)
+    )
+}
+
+/// Takes away twists that make no sense of this step, or no packet that can be sent.
+fn fit(step: &mut Step, line: &Line, limit: u16) {
+    let is_udp = line.protocol == Protocol::Udp;
+    let act = step.act;
+    step.twists.retain(|twist| match twist {
+        Twist::NoChecksum | Twist::UdpLength(_) => is_udp,
+        Twist::DataOffset(_) => matches!(act, Act::Ack),
+        Twist::TcpOptions(_) => !is_udp,
+        // What has no SYN, FIN or RST only, lest a valid segment becomes an odd one.
+        Twist::Flags(_) => matches!(act, Act::Data(_) | Act::Ack),
+        Twist::Segments(_) => matches!(act, Act::Data(_)),
+        Twist::Fragments(..) => {
+            matches!(act, Act::Data(length) | Act::Datagram(length) if length > 100)
+        }
+        // Conntrack would lose count.
+        Twist::Copies(_) => matches!(act, Act::Datagram(_) | Act::Data(_) | Act::Ack),
+        _ => true,
+    });
+    let has = |wanted: fn(&Twist) -> bool| step.twists.iter().any(wanted);
+    let longest = if has(|twist| matches!(twist, Twist::Segments(_))) {
+        u16::MAX
+    } else if has(|twist| matches!(twist, Twist::Padding(_) | Twist::Tags(_))) {
+        // What comes on top counts, too.
+        limit / 2
+    } else {
+        limit
+    };
+    if let Act::Data(length) | Act::Datagram(length) = &mut step.act {
+        *length = (*length).min(longest);
+    }
+}

@@ -1,0 +1,35 @@
+//! The differential test: two labs alike, one of them with portway, in which the same random stories are
+//! played; what every party receives must be the same.
+//!
+//! | module | is about |
+//! |---|---|
+//! | [`party`] | who takes part, and what is published |
+//! | [`story`] | a story: conversations and steps |
+//! | [`class`](mod@class) | classes of traffic that can be left out |
+//! | [`generate`], [`generate_step`] | random ones |
+//! | [`tcp`] | which segment may come next |
+//! | [`address`] | a story's addresses |
+//! | [`render`], [`wire`] | a step as frames |
+//! | [`twin`] | one of the labs |
+//! | [`tap`] | a party's raw socket |
+//! | [`packet`], [`seen`] | what arrives, and what of it is compared |
+//! | [`play`] | playing stories to both twins |
+//! | [`shrink`] | making a story that shows a difference small |
+//! | [`run`] | a whole run, and its sum |
+
+pub mod address;
+pub mod class;
+pub mod generate;
+pub mod generate_step;
+pub mod packet;
+pub mod party;
+pub mod play;
+pub mod render;
+pub mod run;
+pub mod seen;
+pub mod shrink;
+pub mod story;
+pub mod tap;
+pub mod tcp;
+pub mod twin;
+pub mod wire;

@@ -1,0 +1,186 @@
+//! A run of the differential test: random stories until there were enough, and the sum.
+
+use std::{
+    collections::BTreeMap,
+    env, fmt,
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::{Context, Result, bail};
+use fastrand::Rng;
+
+use super::{
+    class::Classes,
+    generate,
+    play::Player,
+    shrink::{again, shrink},
+    story::Story,
+};
+
+/// How many flows are played, [`FLOWS`] if it is not set.
+pub const FLOWS_VARIABLE: &str = "PORTWAY_DIFFERENTIAL_FLOWS";
+/// Where randomness begins, the time if it is not set.
+pub const SEED_VARIABLE: &str = "PORTWAY_DIFFERENTIAL_SEED";
+/// A story in JSON, as a failure prints it, to be played alone.
+pub const STORY_VARIABLE: &str = "PORTWAY_DIFFERENTIAL_STORY";
+
+/// Flows of a usual run.
+const FLOWS: u64 = 20_000;
+/// Packets to each twin that a flow has on average, at least.
+const PACKETS_PER_FLOW: u64 = 10;
+/// Stories that are played side by side.
+const BATCH: usize = 400;
+/// After so many different differences a run ends.
+const DIFFERENCES: usize = 8;
+
+/// How a run is played.
+#[derive(Debug)]
+pub struct Run {
+    flows: u64,
+    seed: u64,
+    story: Option<Story>,
+    classes: Classes,
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Sum {
+    flows: u64,
+    packets: u64,
+    arrivals: u64,
+    differences: Vec<String>,
+    seed: u64,
+    took: Duration,
+    classes: Classes,
+}
+
+impl Run {
+    /// As the environment has it.
+    ///
+    /// # Errors
+    /// A variable makes no sense.
+    pub fn chosen() -> Result<Self> {
+        let number = |variable: &str| {
+            let text = env::var(variable).ok();
+            let number = text.map(|text| text.replace('_', "").parse::<u64>());
+            number.transpose().with_context(|| format!("{variable} is no number"))
+        };
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+        let story = env::var(STORY_VARIABLE).ok();
+        let story = story.map(|story| serde_json::from_str(&story));
+        Ok(Self {
+            flows: number(FLOWS_VARIABLE)?.unwrap_or(FLOWS),
+            seed: number(SEED_VARIABLE)?.unwrap_or(now.as_millis() as u64),
+            story: story
+                .transpose()
+                .with_context(|| format!("{STORY_VARIABLE} is no story"))?,
+            classes: Classes::chosen()?,
+        })
+    }
+
+    /// Plays it.
+    ///
+    /// # Errors
+    /// As [`Player::play`]. A difference is no error here.
+    pub fn play(&self, player: &mut Player<'_>) -> Result<Sum> {
+        let begin = Instant::now();
+        println!("differential: seed {}, {}", self.seed, self.classes);
+        let mut random = Rng::with_seed(self.seed);
+        let mut sum = Sum {
+            flows: 0,
+            packets: 0,
+            arrivals: 0,
+            differences: Vec::new(),
+            seed: self.seed,
+            took: Duration::ZERO,
+            classes: self.classes.clone(),
+        };
+        let packets = self.flows * PACKETS_PER_FLOW;
+        while sum.flows < self.flows || player.packets < packets {
+            let stories: Vec<_> = match &self.story {
+                Some(story) => vec![story.clone()],
+                None => std::iter::repeat_with(|| generate::story(&mut random, &self.classes))
+                    .take(BATCH)
+                    .collect(),
+            };
+            let outcomes = player.play(&stories)?;
+            sum.flows += stories.iter().map(|story| story.lines.len() as u64).sum::<u64>();
+            for (story, outcome) in stories.iter().zip(outcomes) {
+                if outcome.differs() && sum.differences.len() < DIFFERENCES {
+                    let at = player.packets;
+                    let report = explain(player, story, &outcome)?;
+                    println!("difference within {at} packets\n{report}");
+                    sum.differences.push(report);
+                }
+            }
+            if self.story.is_some() || sum.differences.len() >= DIFFERENCES {
+                break;
+            }
+        }
+        sum.packets = player.packets;
+        sum.arrivals = player.arrivals;
+        sum.took = begin.elapsed();
+        println!("{sum}");
+        Ok(sum)
+    }
+}
+
+impl Sum {
+    /// Fails if there was a difference.
+    ///
+    /// # Errors
+    /// There was.
+    pub fn verdict(&self) -> Result<()> {
+        if self.differences.is_empty() {
+            return Ok(());
+        }
+        // Stories that shrink to the same are one.
+        let mut distinct = BTreeMap::new();
+        for difference in &self.differences {
+            *distinct.entry(difference).or_insert(0) += 1;
+        }
+        let texts: Vec<_> = distinct
+            .iter()
+            .map(|(text, times)| format!("{times} times:\n{text}"))
+            .collect();
+        bail!("{self}\n{}", texts.join("\n"))
+    }
+}
+
+impl fmt::Display for Sum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            flows,
+            packets,
+            arrivals,
+            differences,
+            seed,
+            took,
+            classes,
+        } = self;
+        write!(
+            f,
+            "differential: {flows} flows, {packets} packets to each twin, {arrivals} received by both, \
+             {} differences, seed {seed}, {:.0} s, {classes}",
+            differences.len(),
+            took.as_secs_f64()
+        )
+    }
+}
+
+/// Makes the story small and says what differs.
+fn explain(
+    player: &mut Player<'_>,
+    story: &Story,
+    outcome: &super::play::Outcome,
+) -> Result<String> {
+    let (story, outcome, note) = match again(player, story)? {
+        Some(outcome) => {
+            let (story, outcome) = shrink(player, story.clone(), outcome)?;
+            (story, outcome, "")
+        }
+        None => (story.clone(), outcome.clone(), "not seen again when played alone\n"),
+    };
+    let replay = serde_json::to_string(&story)?;
+    Ok(format!("{note}{story}{outcome}{STORY_VARIABLE}='{replay}'"))
+}

@@ -1,0 +1,261 @@
+//! What a party receives, in a form that is the same in both twins.
+//!
+//! MACs become names, the kernel's IP identifications and the ports that netfilter gives at random go, and
+//! checksums become a verdict. Everything else stays, byte by byte.
+
+use std::{fmt, net::IpAddr};
+
+use super::{
+    packet::{self, Packet},
+    tap::{Arrival, Tap},
+    wire::{self, ETHERNET_LEN, Mac},
+};
+
+/// A frame as it is compared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    from: Station,
+    to: Station,
+    tag: Option<u16>,
+    /// The packet without its checksums.
+    packet: Vec<u8>,
+    header: Checksum,
+    transport: Checksum,
+    /// Payload of each segment that it stands for, or zero.
+    segment: u16,
+    /// Whose port netfilter has chosen.
+    chosen: Option<Chosen>,
+}
+
+/// A station by its role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Station {
+    /// Whoever received the frame.
+    Own,
+    /// The host.
+    Gateway,
+    /// All of them.
+    Broadcast,
+    /// Anybody else.
+    Other,
+}
+
+/// What became of a checksum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Checksum {
+    /// It is right, or its completion is left to the hardware.
+    Right,
+    /// There is none.
+    None,
+    /// It is not.
+    Wrong(u16),
+    /// It cannot be seen from this piece of the packet.
+    Unseen,
+}
+
+/// A port that netfilter has chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Chosen {
+    Source,
+    Destination,
+}
+
+/// What a packet's ports should be, if netfilter keeps them.
+#[derive(Debug, Clone, Copy)]
+pub struct Expected<'a> {
+    /// The address whose port may have been chosen.
+    pub address: IpAddr,
+    /// The ports that it can have otherwise.
+    pub ports: &'a [u16],
+}
+
+/// An arrival whose headers have been read.
+#[derive(Debug)]
+pub struct Read {
+    arrival: Arrival,
+    /// Its headers.
+    pub packet: Packet,
+    /// Those of the packet that it quotes, if it is an ICMP error, and where that begins.
+    pub quoted: Option<(Packet, usize)>,
+}
+
+impl Read {
+    /// Reads it; other protocols than IP are of no interest.
+    pub fn new(arrival: Arrival) -> Option<Self> {
+        let ether_type = arrival.bytes.get(12..ETHERNET_LEN)?;
+        if ether_type != wire::IPV4.to_be_bytes() && ether_type != wire::IPV6.to_be_bytes() {
+            return None;
+        }
+        let bytes = arrival.bytes.get(ETHERNET_LEN..)?;
+        let packet = packet::read(bytes)?;
+        let quoted = packet.quotes(bytes).then(|| {
+            let start = packet.quote();
+            Some((packet::read(bytes.get(start..)?)?, start))
+        });
+        Some(Self {
+            packet,
+            quoted: quoted.flatten(),
+            arrival,
+        })
+    }
+
+    /// The packet, with its checksum completed and without what Ethernet has padded it with.
+    pub fn bytes(&self) -> Vec<u8> {
+        let bytes = &self.arrival.bytes[ETHERNET_LEN..];
+        let mut bytes = bytes[..self.packet.len.min(bytes.len())].to_vec();
+        if let Some((start, offset)) = self.arrival.unfinished {
+            let start = usize::from(start) - ETHERNET_LEN;
+            let at = start + usize::from(offset);
+            // The pseudo-header's sum is in the checksum's place.
+            if at + 2 <= bytes.len() {
+                let checksum = !(wire::add(0, &bytes[start..]) as u16);
+                bytes[at..at + 2].copy_from_slice(&checksum.to_be_bytes());
+            }
+        }
+        bytes
+    }
+
+    /// What is compared, as `tap` has received it.
+    pub fn seen(&self, tap: &Tap, expected: Option<Expected<'_>>) -> Seen {
+        let mut bytes = self.bytes();
+        let (header, transport) = take_checksums(&self.packet, &mut bytes);
+        if !self.packet.is_fragment && self.packet.source.is_ipv4() {
+            bytes[4..6].fill(0);
+        }
+        let chosen = expected.and_then(|expected| self.take_chosen(&mut bytes, expected));
+        let station = |at: usize| -> Station {
+            let mac: Mac = self.arrival.bytes[at..at + 6].try_into().unwrap_or_default();
+            match mac {
+                _ if mac == tap.own => Station::Own,
+                _ if mac == tap.gateway => Station::Gateway,
+                [0xff, 0xff, 0xff, 0xff, 0xff, 0xff] => Station::Broadcast,
+                _ => Station::Other,
+            }
+        };
+        Seen {
+            to: station(0),
+            from: station(6),
+            tag: self.arrival.tag,
+            packet: bytes,
+            header,
+            transport,
+            segment: self.arrival.segment,
+            chosen,
+        }
+    }
+
+    /// Takes out a port that netfilter has chosen: any but the expected ones. In a quoted packet, too.
+    fn take_chosen(&self, bytes: &mut [u8], expected: Expected<'_>) -> Option<Chosen> {
+        let (packet, start) = match &self.quoted {
+            Some((quoted, start)) => (quoted, *start),
+            None => (&self.packet, 0),
+        };
+        let (chosen, offset) = match expected.address {
+            address if address == packet.source => (Chosen::Source, 0),
+            address if address == packet.destination => (Chosen::Destination, 2),
+            _ => return None,
+        };
+        let at = start + packet.header_len + offset;
+        let port = bytes.get_mut(at..at + 2).filter(|_| packet.has_ports())?;
+        if expected.ports.contains(&u16::from_be_bytes([port[0], port[1]])) {
+            return None;
+        }
+        port.fill(0);
+        // The quoted checksum covers the port.
+        if let Some(checksum) = packet.checksum().filter(|_| start > 0)
+            && let Some(checksum) = bytes.get_mut(start + checksum..start + checksum + 2)
+        {
+            checksum.fill(0);
+        }
+        Some(chosen)
+    }
+}
+
+/// Takes the checksums out of a packet and tells what they were worth.
+fn take_checksums(packet: &Packet, bytes: &mut [u8]) -> (Checksum, Checksum) {
+    let mut header = Checksum::None;
+    if packet.source.is_ipv4() {
+        let field = u16::from_be_bytes([bytes[10], bytes[11]]);
+        let is_right = wire::add(0, &bytes[..packet.header_len.min(bytes.len())]) == 0xffff;
+        header = if is_right {
+            Checksum::Right
+        } else {
+            Checksum::Wrong(field)
+        };
+        bytes[10..12].fill(0);
+    }
+    (header, take_transport_checksum(packet, bytes))
+}
+
+fn take_transport_checksum(packet: &Packet, bytes: &mut [u8]) -> Checksum {
+    let Some(at) = packet.checksum().filter(|at| at + 2 <= bytes.len()) else {
+        return Checksum::Unseen;
+    };
+    let field = u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+    if packet.protocol == wire::UDP && field == 0 {
+        return Checksum::None;
+    }
+    if packet.is_fragment {
+        return Checksum::Unseen;
+    }
+    let body = &bytes[packet.header_len..];
+    let pseudo = match packet.protocol {
+        wire::ICMP => 0,
+        protocol => {
+            wire::pseudo_header(packet.source, packet.destination, protocol, body.len())
+        }
+    };
+    if wire::add(pseudo, body) != 0xffff {
+        return Checksum::Wrong(field);
+    }
+    bytes[at..at + 2].fill(0);
+    Checksum::Right
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { from, to, tag, .. } = self;
+        write!(f, "{from:?} to {to:?}")?;
+        if let Some(tag) = tag {
+            write!(f, ", tag {tag}")?;
+        }
+        if let Some(packet) = packet::read(&self.packet) {
+            let port = |at: usize| {
+                let at = packet.header_len + at;
+                let port = self.packet.get(at..at + 2).unwrap_or(&[0, 0]);
+                u16::from_be_bytes([port[0], port[1]])
+            };
+            let Packet {
+                source,
+                destination,
+                protocol,
+                ..
+            } = packet;
+            if packet.has_ports() {
+                write!(f, ": {source}:{} > {destination}:{}", port(0), port(2))?;
+            } else {
+                write!(f, ": {source} > {destination}")?;
+            }
+            write!(f, ", protocol {protocol}, {} bytes", self.packet.len())?;
+        }
+        let Self {
+            header,
+            transport,
+            segment,
+            chosen,
+            ..
+        } = self;
+        write!(f, ", checksums {header:?} {transport:?}")?;
+        if *segment > 0 {
+            write!(f, ", segments of {segment}")?;
+        }
+        if let Some(chosen) = chosen {
+            write!(f, ", another {chosen:?} port")?;
+        }
+        write!(f, "\n      ")?;
+        for byte in self.packet.iter().take(72) {
+            write!(f, "{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
