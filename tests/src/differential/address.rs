@@ -53,9 +53,7 @@ impl Cast {
     pub fn client(&self, line: &Line) -> IpAddr {
         let container = &party::ALL[line.container];
         let address = match self.client {
-            Client::Routed => {
-                Ipv4Addr::from_bits(ROUTED.to_bits() + self.number % ROUTED_CLIENTS)
-            }
+            Client::Routed => Ipv4Addr::from_bits(ROUTED.to_bits() + self.number % ROUTED_CLIENTS),
             Client::OnLink => {
                 let (first, count) = ON_LINK;
                 let [a, b, c, _] = HOST.octets();

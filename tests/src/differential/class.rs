@@ -39,17 +39,19 @@ classes! {
     /// Times to live of 0 to 2.
     Ttl = "ttl", true;
     /// Packets of clients with IP options.
-    OptionsIn = "options-in", true;
+    OptionsIn = "options-in", false;
     /// Packets of containers with IP options.
     OptionsOut = "options-out", false;
     /// VLAN tags that are not for the host.
     Vlan = "vlan", true;
     /// Priority tags of clients.
-    PriorityIn = "priority-in", true;
+    PriorityIn = "priority-in", false;
     /// Priority tags of containers.
     PriorityOut = "priority-out", false;
-    /// Frames to other stations.
-    Stations = "stations", true;
+    /// Frames of clients to other stations.
+    StationsIn = "stations-in", true;
+    /// Frames of containers to other stations.
+    StationsOut = "stations-out", true;
     /// Lengths and offsets that contradict each other.
     Malformed = "malformed", true;
     /// Checksums left to the hardware, and packets to be segmented by it.
@@ -60,12 +62,19 @@ classes! {
     IcmpErrors = "icmp-errors", false;
     /// Conversations that containers begin.
     Outbound = "outbound", true;
+    /// Containers that send from a published port to a client before it has sent anything, and the other
+    /// way round on the same ports.
+    Crossed = "crossed", false;
     /// Clients under addresses that are not theirs.
     Impostors = "impostors", true;
     /// Packets to other places than the host's own addresses.
     Elsewhere = "elsewhere", true;
     /// Several conversations of one client whose replies look alike.
     Collisions = "collisions", true;
+    /// Such conversations with packets that portway leaves to the kernel.
+    Split = "split", false;
+    /// Such conversations one of which is refused.
+    RefusedAlike = "refused-alike", false;
 }
 
 /// Which classes are played.
@@ -83,7 +92,10 @@ impl Class {
             Twist::Tags(tags) if tags.as_slice() != [0] => Self::Vlan,
             Twist::Tags(_) if is_in => Self::PriorityIn,
             Twist::Tags(_) => Self::PriorityOut,
-            Twist::OtherMac | Twist::BroadcastMac | Twist::MulticastMac => Self::Stations,
+            Twist::OtherMac | Twist::BroadcastMac | Twist::MulticastMac if is_in => {
+                Self::StationsIn
+            }
+            Twist::OtherMac | Twist::BroadcastMac | Twist::MulticastMac => Self::StationsOut,
             Twist::UdpLength(_) | Twist::DataOffset(_) => Self::Malformed,
             Twist::Unfinished | Twist::Segments(_) => Self::Offload,
             Twist::Fragments(..) => Self::Fragments,
@@ -130,6 +142,11 @@ impl Classes {
             }
         }
         Ok(Self(classes))
+    }
+
+    /// Whether all of some classes are played.
+    pub fn have(&self, classes: &[Class]) -> bool {
+        classes.iter().all(|class| self.has(*class))
     }
 
     /// Whether a class is played.

@@ -6,12 +6,15 @@ use super::{
     class::{Class, Classes},
     generate_step::step,
     party::{self, ALL, CONTAINERS, End},
-    story::{Client, Host, Impostor, Line, Protocol, Story},
+    story::{Client, Host, Impostor, Line, Protocol, Step, Story},
     tcp::Connection,
 };
 
 /// How often a step is thought up anew before a story ends without it.
 const ATTEMPTS: usize = 12;
+
+/// The most conversations of a story.
+const LINES: usize = 3;
 
 /// The most steps of a conversation. On average there are some ten.
 const STEPS: usize = 20;
@@ -45,53 +48,55 @@ pub fn chance(random: &mut Rng, percent: u8) -> bool {
 /// A story of the chosen classes.
 pub fn story(random: &mut Rng, classes: &Classes) -> Story {
     let client = match random.u8(..100) {
-        0..5 if classes.has(Class::Impostors) => {
-            Client::Impostor(one_of(random, &IMPOSTORS))
-        }
+        0..5 if classes.has(Class::Impostors) => Client::Impostor(one_of(random, &IMPOSTORS)),
         5..20 => Client::OnLink,
         _ => Client::Routed,
     };
     let is_impostor = matches!(client, Client::Impostor(_));
     let mut lines = vec![line(random, classes, is_impostor)];
-    while classes.has(Class::Collisions) && lines.len() < 3 && chance(random, 20) {
+    while classes.has(Class::Collisions) && lines.len() < LINES && chance(random, 20) {
         let other = line(random, classes, is_impostor);
         let first = lines[0];
-        lines.push(if chance(random, 60) {
+        let next = if chance(random, 60) {
             sibling(random, first)
         } else {
             other
-        });
+        };
+        // Conversations of one tuple would be one.
+        if !lines.iter().any(|line| line.is_same(&next)) {
+            lines.push(next);
+        }
     }
-    // Conversations of one tuple would be one.
-    lines.dedup_by_key(|line| {
-        let Line {
-            protocol,
-            client_port,
-            host,
-            host_port,
-            ..
-        } = *line;
-        (protocol as u8, client_port, host as u8, host_port)
-    });
     let mut connections = vec![Connection::default(); lines.len()];
-    let mut steps = Vec::new();
+    let mut steps: Vec<Step> = Vec::new();
     let count = random.usize(1..=STEPS) * lines.len();
     for _ in 0..count {
         let found = (0..ATTEMPTS).find_map(|_| {
             let number = random.usize(..lines.len());
             let line = &lines[number];
-            let is_first = steps.is_empty();
-            let step = step(random, classes, (number, line), is_impostor, is_first);
-            let is_possible = line.protocol == Protocol::Udp
-                || connections[number].play(line, &step).is_some();
+            // Whoever has not been reached has nothing to answer.
+            let is_reached = steps
+                .iter()
+                .any(|step: &Step| step.line == number && step.arrives(line));
+            let speaker = match is_reached || classes.has(Class::Crossed) {
+                true => is_impostor.then_some(End::Client),
+                false => Some(line.opener),
+            };
+            let step = step(random, classes, (number, line), speaker, is_impostor);
+            let is_possible =
+                line.protocol == Protocol::Udp || connections[number].play(line, &step).is_some();
             is_possible.then_some(step)
         });
         steps.extend(found);
     }
-    Story {
+    let story = Story {
         client,
         lines,
         steps,
+    };
+    match classes.have(&story.classes()) {
+        true => story,
+        false => self::story(random, classes),
     }
 }
 

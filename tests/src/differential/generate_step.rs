@@ -5,7 +5,7 @@ use fastrand::Rng;
 use super::{
     class::{Class, Classes},
     generate::{chance, one_of},
-    party::{ALL, End},
+    party::{self, ALL, End},
     render::PAYLOAD_LEN,
     story::{Act, Error, ErrorKind, Fault, Line, Order, Protocol, Step, Twist},
     tcp::{ACK, FIN, RST, SYN},
@@ -29,26 +29,32 @@ const ODD: [u8; 8] = [
     SYN | RST | ACK,
 ];
 
-/// A step of the conversation `line`.
+/// Control bits that begin no connection, though they are valid.
+const STRAY: [u8; 4] = [RST, RST | ACK, FIN | ACK, SYN | ACK];
+
+/// A step of the conversation `line`, sent by `speaker` if it must be.
 pub fn step(
     random: &mut Rng,
     classes: &Classes,
     (number, line): (usize, &Line),
+    speaker: Option<End>,
     is_impostor: bool,
-    is_first: bool,
 ) -> Step {
     let other = match line.opener {
         End::Client => End::Container,
         End::Container => End::Client,
     };
-    let is_answer = !is_first && !is_impostor && chance(random, 45);
-    let from = if is_answer { other } else { line.opener };
+    let from = match speaker {
+        Some(speaker) => speaker,
+        None if chance(random, 45) => other,
+        None => line.opener,
+    };
     let limit = match from {
         End::Client => MTU,
         End::Container => ALL[line.container].mtu,
     } - HEADERS;
     let mut act = match line.protocol {
-        _ if !is_first && classes.has(Class::IcmpErrors) && chance(random, 6) => {
+        _ if speaker.is_none() && classes.has(Class::IcmpErrors) && chance(random, 6) => {
             Act::Error(error(random))
         }
         Protocol::Udp => Act::Datagram(length(random, limit)),
@@ -94,7 +100,8 @@ fn segment(random: &mut Rng, limit: u16) -> Act {
         82..88 => Act::Fin,
         88..90 => Act::Rst,
         90..92 => Act::Refuse,
-        92..96 => Act::Repeat,
+        92..94 => Act::Repeat,
+        94..96 => Act::Stray(one_of(random, &STRAY)),
         _ => Act::Odd(one_of(random, &ODD)),
     }
 }
@@ -171,7 +178,10 @@ fn twist(random: &mut Rng, act: &mut Act) -> Twist {
                 ],
             ),
         ),
-        20 => Twist::Fragments(vec![16, 80], one_of(random, &[Order::Forward, Order::Backward])),
+        20 => Twist::Fragments(
+            vec![16, 80],
+            one_of(random, &[Order::Forward, Order::Backward]),
+        ),
         _ => Twist::Copies(random.u8(2..=3)),
     }
 }
@@ -187,11 +197,22 @@ fn stands_alone(twist: &Twist) -> bool {
 /// Takes away twists that make no sense of this step, or no packet that can be sent.
 fn fit(step: &mut Step, line: &Line, limit: u16) {
     let is_udp = line.protocol == Protocol::Udp;
-    let act = step.act;
+    let (act, from) = (step.act, step.from);
     step.twists.retain(|twist| match twist {
         Twist::NoChecksum | Twist::UdpLength(_) => is_udp,
         Twist::DataOffset(_) => matches!(act, Act::Ack),
         Twist::TcpOptions(_) => !is_udp,
+        // A bridge floods them, and netfilter takes note of them and translates them on their way: not to be
+        // copied.
+        Twist::BroadcastMac | Twist::MulticastMac if from == End::Container => false,
+        Twist::OtherMac if from == End::Container => {
+            party::is_alone(line.container)
+                && matches!(act, Act::Datagram(_) | Act::Ack | Act::Data(_))
+        }
+        // Conntrack also sees these before the kernel drops them, and goes by the others' control bits.
+        Twist::Ttl(0 | 1) | Twist::BroadcastMac | Twist::MulticastMac => {
+            is_udp || matches!(act, Act::Syn | Act::Ack | Act::Data(_))
+        }
         // What has no SYN, FIN or RST only, lest a valid segment becomes an odd one.
         Twist::Flags(_) => matches!(act, Act::Data(_) | Act::Ack),
         Twist::Segments(_) => matches!(act, Act::Data(_)),

@@ -14,13 +14,16 @@
 //! | [`tap`] | a party's raw socket |
 //! | [`packet`], [`seen`] | what arrives, and what of it is compared |
 //! | [`play`] | playing stories to both twins |
+//! | [`sockets`] | conversations of real sockets |
 //! | [`shrink`] | making a story that shows a difference small |
 //! | [`run`] | a whole run, and its sum |
+//! | [`mutation`] | mistakes that a run must find |
 
 pub mod address;
 pub mod class;
 pub mod generate;
 pub mod generate_step;
+pub mod mutation;
 pub mod packet;
 pub mod party;
 pub mod play;
@@ -28,6 +31,7 @@ pub mod render;
 pub mod run;
 pub mod seen;
 pub mod shrink;
+pub mod sockets;
 pub mod story;
 pub mod tap;
 pub mod tcp;

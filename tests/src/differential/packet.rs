@@ -79,9 +79,7 @@ pub fn read(bytes: &[u8]) -> Option<Packet> {
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_be_bytes(
-        bytes.get(at..at + 2)?.try_into().ok()?,
-    ))
+    Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
 
 fn read_v4(bytes: &[u8]) -> Option<Packet> {

@@ -98,6 +98,8 @@ pub const ALL: [Container; CONTAINERS] = [
         mtu: 1500,
         publications: &[
             any(9002, 9002),
+            // The port that the other container is masqueraded under.
+            any(8100, 9002),
             bound(crate::lab::HOST_SECONDARY, 9100, 8100),
         ],
     },
@@ -120,11 +122,28 @@ pub const ALL: [Container; CONTAINERS] = [
 pub fn serves(host: IpAddr, host_port: u16) -> Option<(usize, u16)> {
     ALL.iter().enumerate().find_map(|(number, container)| {
         let publication = container.publications.iter().find(|publication| {
+            let is_local = [
+                crate::lab::HOST,
+                crate::lab::HOST_SECONDARY,
+                HOST_ON_LOOPBACK,
+                ALL[0].gateway,
+            ]
+            .iter()
+            .any(|local| IpAddr::from(*local) == host);
             publication.host_port == host_port
-                && publication.host.is_none_or(|bound| IpAddr::from(bound) == host)
+                && is_local
+                && publication
+                    .host
+                    .is_none_or(|bound| IpAddr::from(bound) == host)
         })?;
         Some((number, publication.port))
     })
+}
+
+/// Whether a container has its network for itself.
+pub fn is_alone(container: usize) -> bool {
+    let network = ALL[container].network;
+    ALL.iter().filter(|other| other.network == network).count() == 1
 }
 
 impl Publication {
@@ -133,10 +152,7 @@ impl Publication {
         let Self {
             host_port, port, ..
         } = self;
-        let host = self
-            .host
-            .map(|host| format!("{host}:"))
-            .unwrap_or_default();
+        let host = self.host.map(|host| format!("{host}:")).unwrap_or_default();
         format!("-p {host}{host_port}:{port} -p {host}{host_port}:{port}/udp")
     }
 }

@@ -12,7 +12,7 @@ use anyhow::{Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{
-    address::{Cast, View},
+    address::{self, Cast, View},
     party::{ALL, End, PARTIES},
     render::{self, Scene, Stamp},
     seen::{Expected, Read, Seen},
@@ -23,6 +23,9 @@ use super::{
 
 /// The twins: without portway and with it.
 pub const TWINS: usize = 2;
+
+/// How many stories are played side by side: no more than there are on-link clients.
+pub const BATCH: usize = 200;
 
 /// How many steps are sent before arrivals are looked at. The kernel handles a packet that a veth pair
 /// passes on while it is sent, and keeps a thousand that it cannot handle at once.
@@ -105,6 +108,14 @@ impl<'a> Player<'a> {
     /// # Errors
     /// A frame cannot be sent, or the kernel had no room for one that arrived.
     pub fn play(&mut self, stories: &[Story]) -> Result<Vec<Outcome>> {
+        let mut outcomes = Vec::new();
+        for batch in stories.chunks(BATCH) {
+            outcomes.extend(self.play_batch(batch)?);
+        }
+        Ok(outcomes)
+    }
+
+    fn play_batch(&mut self, stories: &[Story]) -> Result<Vec<Outcome>> {
         let mut batch = Batch::new(self.next, stories);
         self.next += stories.len() as u32;
         let rounds = stories.iter().map(|story| story.steps.len()).max();
@@ -233,27 +244,23 @@ impl<'a> Batch<'a> {
         self.arrived[twin][party] += 1;
         let playing = &mut self.stories[index];
         let step = playing.step(read);
-        let expected = step.map(|(number, step)| (number, step, playing.expected(party, read, step)));
-        let seen = match &expected {
-            _ if party > 0 && read.packet.source == IpAddr::from(ALL[party - 1].gateway) => {
-                // docker-proxy's own socket.
-                let expected = Expected {
+        let expected = match step {
+            // docker-proxy's own socket.
+            _ if party > 0
+                && read.quoted.is_none()
+                && read.packet.source == IpAddr::from(ALL[party - 1].gateway) =>
+            {
+                vec![Expected {
                     address: read.packet.source,
-                    ports: &[],
-                };
-                read.seen(tap, Some(expected))
+                    ports: Vec::new(),
+                }]
             }
-            Some((_, _, (address, ports))) => read.seen(
-                tap,
-                Some(Expected {
-                    address: *address,
-                    ports,
-                }),
-            ),
-            None => read.seen(tap, None),
+            Some(step) => playing.expected(read, step),
+            None => Vec::new(),
         };
+        let seen = read.seen(tap, &expected);
         playing.outcome.seen[twin][party].push(seen);
-        if let Some((_, step)) = step
+        if let Some(step) = step
             && read.quoted.is_none()
             && read.packet.has_ports()
         {
@@ -283,28 +290,37 @@ impl<'a> Batch<'a> {
 
 impl<'a> Playing<'a> {
     /// The step that a packet belongs to, or the packet that it quotes.
-    fn step(&self, read: &Read) -> Option<(usize, &'a Step)> {
+    fn step(&self, read: &Read) -> Option<&'a Step> {
         let stamp = match &read.quoted {
             Some((packet, _)) => packet.stamp,
             None => read.packet.stamp,
         };
         let Stamp { step, .. } = Stamp::from_field(stamp)?;
-        Some((step, self.story.steps.get(step)?))
+        self.story.steps.get(step)
     }
 
-    /// The end whose port netfilter may have chosen, and the ports it has if not.
-    fn expected(&self, party: usize, read: &Read, step: &Step) -> (IpAddr, Vec<u16>) {
+    /// The ports that both ends have, as far as netfilter keeps them.
+    fn expected(&self, read: &Read, step: &Step) -> Vec<Expected> {
         let line = &self.story.lines[step.line];
         let client = self.cast.client(line);
-        if party > 0 {
-            return (client, vec![self.cast.client_port(line)]);
-        }
-        let packet = read.quoted.as_ref().map_or(&read.packet, |(quoted, _)| quoted);
+        let packet = read
+            .quoted
+            .as_ref()
+            .map_or(&read.packet, |(quoted, _)| quoted);
         let other = match packet.source == client {
             true => packet.destination,
             false => packet.source,
         };
-        (other, vec![line.host_port, line.port])
+        vec![
+            Expected {
+                address: client,
+                ports: vec![self.cast.client_port(line)],
+            },
+            Expected {
+                address: other,
+                ports: vec![line.host_port, line.port],
+            },
+        ]
     }
 
     /// Takes note of how an end of the conversation sees the other.
@@ -321,7 +337,12 @@ impl<'a> Playing<'a> {
         if party != self::party(line, receiver) {
             return;
         }
-        if receiver == End::Client || read.packet.source == self.cast.client(line) {
+        // docker-proxy's sockets are none of the client's, and no client knows a container's address.
+        let is_known = match receiver {
+            End::Client => read.packet.source != address::container_end(line).ip(),
+            End::Container => read.packet.source == self.cast.client(line),
+        };
+        if is_known {
             *view = Some(sender);
         }
         known.last[receiver as usize] = Some(bytes);
@@ -338,7 +359,9 @@ fn party(line: &Line, end: End) -> usize {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = ["the client"].into_iter().chain(ALL.iter().map(|party| party.name));
+        let names = ["the client"]
+            .into_iter()
+            .chain(ALL.iter().map(|party| party.name));
         for (party, name) in names.enumerate() {
             let [without, with] = [0, 1].map(|twin| &self.seen[twin][party]);
             if without == with {

@@ -293,4 +293,3 @@ fn message(kind: ErrorKind, sender: IpAddr) -> (u8, u8, [u8; 4]) {
         }
     }
 }
-

@@ -12,7 +12,7 @@ use fastrand::Rng;
 use super::{
     class::Classes,
     generate,
-    play::Player,
+    play::{BATCH, Outcome, Player},
     shrink::{again, shrink},
     story::Story,
 };
@@ -28,16 +28,19 @@ pub const STORY_VARIABLE: &str = "PORTWAY_DIFFERENTIAL_STORY";
 const FLOWS: u64 = 20_000;
 /// Packets to each twin that a flow has on average, at least.
 const PACKETS_PER_FLOW: u64 = 10;
-/// Stories that are played side by side.
-const BATCH: usize = 400;
-/// After so many different differences a run ends.
-const DIFFERENCES: usize = 8;
+/// After so many kinds of differences a run ends, [`KINDS`] if it is not set.
+pub const KINDS_VARIABLE: &str = "PORTWAY_DIFFERENTIAL_KINDS";
+
+const KINDS: u64 = 12;
+/// After so many differences.
+const DIFFERENCES: u64 = 60;
 
 /// How a run is played.
 #[derive(Debug)]
 pub struct Run {
     flows: u64,
     seed: u64,
+    kinds: u64,
     story: Option<Story>,
     classes: Classes,
 }
@@ -48,7 +51,8 @@ pub struct Sum {
     flows: u64,
     packets: u64,
     arrivals: u64,
-    differences: Vec<String>,
+    /// The first of each kind, and how many there were.
+    differences: BTreeMap<String, (String, u64)>,
     seed: u64,
     took: Duration,
     classes: Classes,
@@ -63,7 +67,9 @@ impl Run {
         let number = |variable: &str| {
             let text = env::var(variable).ok();
             let number = text.map(|text| text.replace('_', "").parse::<u64>());
-            number.transpose().with_context(|| format!("{variable} is no number"))
+            number
+                .transpose()
+                .with_context(|| format!("{variable} is no number"))
         };
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
         let story = env::var(STORY_VARIABLE).ok();
@@ -71,11 +77,17 @@ impl Run {
         Ok(Self {
             flows: number(FLOWS_VARIABLE)?.unwrap_or(FLOWS),
             seed: number(SEED_VARIABLE)?.unwrap_or(now.as_millis() as u64),
+            kinds: number(KINDS_VARIABLE)?.unwrap_or(KINDS),
             story: story
                 .transpose()
                 .with_context(|| format!("{STORY_VARIABLE} is no story"))?,
             classes: Classes::chosen()?,
         })
+    }
+
+    /// Where its randomness begins.
+    pub fn random(&self) -> Rng {
+        Rng::with_seed(self.seed)
     }
 
     /// Plays it.
@@ -85,12 +97,12 @@ impl Run {
     pub fn play(&self, player: &mut Player<'_>) -> Result<Sum> {
         let begin = Instant::now();
         println!("differential: seed {}, {}", self.seed, self.classes);
-        let mut random = Rng::with_seed(self.seed);
+        let mut random = self.random();
         let mut sum = Sum {
             flows: 0,
             packets: 0,
             arrivals: 0,
-            differences: Vec::new(),
+            differences: BTreeMap::new(),
             seed: self.seed,
             took: Duration::ZERO,
             classes: self.classes.clone(),
@@ -104,16 +116,22 @@ impl Run {
                     .collect(),
             };
             let outcomes = player.play(&stories)?;
-            sum.flows += stories.iter().map(|story| story.lines.len() as u64).sum::<u64>();
+            sum.flows += stories
+                .iter()
+                .map(|story| story.lines.len() as u64)
+                .sum::<u64>();
             for (story, outcome) in stories.iter().zip(outcomes) {
-                if outcome.differs() && sum.differences.len() < DIFFERENCES {
+                if outcome.differs() && !sum.is_enough(self.kinds) {
                     let at = player.packets;
-                    let report = explain(player, story, &outcome)?;
-                    println!("difference within {at} packets\n{report}");
-                    sum.differences.push(report);
+                    let (kind, report) = explain(player, &self.classes, story, &outcome)?;
+                    let known = sum.differences.entry(kind).or_insert_with(|| {
+                        println!("difference within {at} packets\n{report}");
+                        (report, 0)
+                    });
+                    known.1 += 1;
                 }
             }
-            if self.story.is_some() || sum.differences.len() >= DIFFERENCES {
+            if self.story.is_some() || sum.is_enough(self.kinds) {
                 break;
             }
         }
@@ -126,6 +144,16 @@ impl Run {
 }
 
 impl Sum {
+    /// How many differences there were.
+    fn count(&self) -> u64 {
+        self.differences.values().map(|(_, times)| times).sum()
+    }
+
+    /// Whether more differences would tell no more.
+    fn is_enough(&self, kinds: u64) -> bool {
+        self.differences.len() as u64 >= kinds || self.count() >= DIFFERENCES
+    }
+
     /// Fails if there was a difference.
     ///
     /// # Errors
@@ -134,14 +162,10 @@ impl Sum {
         if self.differences.is_empty() {
             return Ok(());
         }
-        // Stories that shrink to the same are one.
-        let mut distinct = BTreeMap::new();
-        for difference in &self.differences {
-            *distinct.entry(difference).or_insert(0) += 1;
-        }
-        let texts: Vec<_> = distinct
-            .iter()
-            .map(|(text, times)| format!("{times} times:\n{text}"))
+        let texts: Vec<_> = self
+            .differences
+            .values()
+            .map(|(text, times)| format!("{times} of this kind:\n{text}"))
             .collect();
         bail!("{self}\n{}", texts.join("\n"))
     }
@@ -153,34 +177,41 @@ impl fmt::Display for Sum {
             flows,
             packets,
             arrivals,
-            differences,
             seed,
             took,
             classes,
+            ..
         } = self;
         write!(
             f,
             "differential: {flows} flows, {packets} packets to each twin, {arrivals} received by both, \
              {} differences, seed {seed}, {:.0} s, {classes}",
-            differences.len(),
+            self.count(),
             took.as_secs_f64()
         )
     }
 }
 
-/// Makes the story small and says what differs.
+/// Makes the story small and says of what kind it is and what differs.
 fn explain(
     player: &mut Player<'_>,
+    classes: &Classes,
     story: &Story,
-    outcome: &super::play::Outcome,
-) -> Result<String> {
+    outcome: &Outcome,
+) -> Result<(String, String)> {
     let (story, outcome, note) = match again(player, story)? {
         Some(outcome) => {
-            let (story, outcome) = shrink(player, story.clone(), outcome)?;
+            let (story, outcome) = shrink(player, classes, story.clone(), outcome)?;
             (story, outcome, "")
         }
-        None => (story.clone(), outcome.clone(), "not seen again when played alone\n"),
+        None => {
+            let note = "not seen again when played alone\n";
+            (story.clone(), outcome.clone(), note)
+        }
     };
     let replay = serde_json::to_string(&story)?;
-    Ok(format!("{note}{story}{outcome}{STORY_VARIABLE}='{replay}'"))
+    let report = format!("{note}{story}{outcome}{STORY_VARIABLE}='{replay}'");
+    let mut kind = format!("{note}{story}");
+    kind.retain(|letter| !letter.is_ascii_digit());
+    Ok((kind, report))
 }

@@ -23,8 +23,8 @@ pub struct Seen {
     transport: Checksum,
     /// Payload of each segment that it stands for, or zero.
     segment: u16,
-    /// Whose port netfilter has chosen.
-    chosen: Option<Chosen>,
+    /// The ports that netfilter has chosen.
+    chosen: Vec<Chosen>,
 }
 
 /// A station by its role.
@@ -60,13 +60,14 @@ enum Chosen {
     Destination,
 }
 
-/// What a packet's ports should be, if netfilter keeps them.
-#[derive(Debug, Clone, Copy)]
-pub struct Expected<'a> {
-    /// The address whose port may have been chosen.
+/// The ports that an address has, unless netfilter has chosen another; none for a socket of the kernel's
+/// choice.
+#[derive(Debug, Clone)]
+pub struct Expected {
+    /// The address.
     pub address: IpAddr,
-    /// The ports that it can have otherwise.
-    pub ports: &'a [u16],
+    /// Its ports.
+    pub ports: Vec<u16>,
 }
 
 /// An arrival whose headers have been read.
@@ -116,15 +117,21 @@ impl Read {
     }
 
     /// What is compared, as `tap` has received it.
-    pub fn seen(&self, tap: &Tap, expected: Option<Expected<'_>>) -> Seen {
+    pub fn seen(&self, tap: &Tap, expected: &[Expected]) -> Seen {
         let mut bytes = self.bytes();
         let (header, transport) = take_checksums(&self.packet, &mut bytes);
-        if !self.packet.is_fragment && self.packet.source.is_ipv4() {
+        let chosen = self.take_chosen(&mut bytes, expected);
+        // Fragments keep theirs, by which they belong together, unless the kernel has chosen it.
+        let is_kernels = expected
+            .iter()
+            .any(|known| known.address == self.packet.source && known.ports.is_empty());
+        if self.packet.source.is_ipv4() && (is_kernels || !self.packet.is_fragment) {
             bytes[4..6].fill(0);
         }
-        let chosen = expected.and_then(|expected| self.take_chosen(&mut bytes, expected));
         let station = |at: usize| -> Station {
-            let mac: Mac = self.arrival.bytes[at..at + 6].try_into().unwrap_or_default();
+            let mac: Mac = self.arrival.bytes[at..at + 6]
+                .try_into()
+                .unwrap_or_default();
             match mac {
                 _ if mac == tap.own => Station::Own,
                 _ if mac == tap.gateway => Station::Gateway,
@@ -144,30 +151,42 @@ impl Read {
         }
     }
 
-    /// Takes out a port that netfilter has chosen: any but the expected ones. In a quoted packet, too.
-    fn take_chosen(&self, bytes: &mut [u8], expected: Expected<'_>) -> Option<Chosen> {
+    /// Takes out the ports that netfilter has chosen: any but the expected ones. In a quoted packet, too.
+    fn take_chosen(&self, bytes: &mut [u8], expected: &[Expected]) -> Vec<Chosen> {
         let (packet, start) = match &self.quoted {
             Some((quoted, start)) => (quoted, *start),
             None => (&self.packet, 0),
         };
-        let (chosen, offset) = match expected.address {
-            address if address == packet.source => (Chosen::Source, 0),
-            address if address == packet.destination => (Chosen::Destination, 2),
-            _ => return None,
-        };
-        let at = start + packet.header_len + offset;
-        let port = bytes.get_mut(at..at + 2).filter(|_| packet.has_ports())?;
-        if expected.ports.contains(&u16::from_be_bytes([port[0], port[1]])) {
-            return None;
+        let mut all = Vec::new();
+        if !packet.has_ports() {
+            return all;
         }
-        port.fill(0);
-        // The quoted checksum covers the port.
-        if let Some(checksum) = packet.checksum().filter(|_| start > 0)
+        for (chosen, address, offset) in [
+            (Chosen::Source, packet.source, 0),
+            (Chosen::Destination, packet.destination, 2),
+        ] {
+            let at = start + packet.header_len + offset;
+            let known = expected.iter().find(|known| known.address == address);
+            if let Some(port) = bytes.get_mut(at..at + 2)
+                && let Some(known) = known
+                && !known
+                    .ports
+                    .contains(&u16::from_be_bytes([port[0], port[1]]))
+            {
+                port.fill(0);
+                all.push(chosen);
+            }
+        }
+        // A checksum that could not be verified covers the port, too: a quoted packet's, a fragment's.
+        let is_verified = start == 0 && !packet.is_fragment;
+        if let Some(checksum) = packet
+            .checksum()
+            .filter(|_| !is_verified && !all.is_empty())
             && let Some(checksum) = bytes.get_mut(start + checksum..start + checksum + 2)
         {
             checksum.fill(0);
         }
-        Some(chosen)
+        all
     }
 }
 
@@ -201,9 +220,7 @@ fn take_transport_checksum(packet: &Packet, bytes: &mut [u8]) -> Checksum {
     let body = &bytes[packet.header_len..];
     let pseudo = match packet.protocol {
         wire::ICMP => 0,
-        protocol => {
-            wire::pseudo_header(packet.source, packet.destination, protocol, body.len())
-        }
+        protocol => wire::pseudo_header(packet.source, packet.destination, protocol, body.len()),
     };
     if wire::add(pseudo, body) != 0xffff {
         return Checksum::Wrong(field);
@@ -249,7 +266,7 @@ impl fmt::Display for Seen {
         if *segment > 0 {
             write!(f, ", segments of {segment}")?;
         }
-        if let Some(chosen) = chosen {
+        for chosen in chosen {
             write!(f, ", another {chosen:?} port")?;
         }
         write!(f, "\n      ")?;

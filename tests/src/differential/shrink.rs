@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use super::{
+    class::Classes,
     party::End,
     play::{Outcome, Player},
     story::{Act, Client, Host, Story, Twist},
@@ -28,19 +29,20 @@ pub fn again(player: &mut Player<'_>, story: &Story) -> Result<Option<Outcome>> 
     Ok(None)
 }
 
-/// The smallest story found that differs, and how.
+/// The smallest story of these classes found that differs, and how.
 ///
 /// # Errors
 /// As [`Player::play`].
 pub fn shrink(
     player: &mut Player<'_>,
+    classes: &Classes,
     mut story: Story,
     mut outcome: Outcome,
 ) -> Result<(Story, Outcome)> {
     for _ in 0..ROUNDS {
         let smaller: Vec<_> = smaller(&story)
             .into_iter()
-            .filter(Story::is_plausible)
+            .filter(|story| story.is_plausible() && classes.have(&story.classes()))
             .collect();
         // All of them at once: each has a client of its own.
         let outcomes = player.play(&smaller)?;
@@ -76,7 +78,11 @@ fn smaller(story: &Story) -> Vec<Story> {
         let step = &story.steps[number];
         for twist in 0..step.twists.len() {
             let mut smaller = story.clone();
-            smaller.steps[number].twists.remove(twist);
+            let twist = smaller.steps[number].twists.remove(twist);
+            // Else it would be too long to be sent.
+            if matches!(twist, Twist::Segments(_)) {
+                smaller.steps[number].act = Act::Data(8);
+            }
             all.push(smaller);
         }
         let plain = match step.act {

@@ -5,7 +5,15 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{class::Class, party::End, tcp::Connection};
+use super::{
+    address,
+    class::Class,
+    party::{self, End},
+    tcp::Connection,
+};
+
+/// Bytes of IP and TCP headers with all the options that are played.
+const LONGEST_HEADERS: u16 = 60;
 
 /// A client, whom it talks to, and what is sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,6 +147,8 @@ pub enum Act {
     Repeat,
     /// A segment with these control bits, which mean nothing.
     Odd(u8),
+    /// A segment with these control bits before there is a connection.
+    Stray(u8),
     /// A datagram with this many bytes.
     Datagram(u16),
     /// An ICMP error about the last packet that came in.
@@ -243,10 +253,14 @@ impl Story {
     /// portway does not: the order of TCP's segments.
     pub fn is_plausible(&self) -> bool {
         let mut connections = vec![Connection::default(); self.lines.len()];
-        self.steps.iter().all(|step| {
-            let line = &self.lines[step.line];
-            line.protocol == Protocol::Udp || connections[step.line].play(line, step).is_some()
-        })
+        let mut lines = self.lines.iter().enumerate();
+        let is_twice = lines
+            .any(|(number, line)| self.lines[..number].iter().any(|other| other.is_same(line)));
+        !is_twice
+            && self.steps.iter().all(|step| {
+                let line = &self.lines[step.line];
+                line.protocol == Protocol::Udp || connections[step.line].play(line, step).is_some()
+            })
     }
 
     /// The classes of traffic that it needs.
@@ -255,11 +269,80 @@ impl Story {
         if matches!(self.client, Client::Impostor(_)) {
             classes.push(Class::Impostors);
         }
+        if self.crosses() {
+            classes.push(Class::Crossed);
+        }
+        let alike = self.steps.iter().filter(|step| {
+            let line = &self.lines[step.line];
+            let others = self.lines.iter().filter(|other| other.looks_like(line));
+            others.count() > 1
+        });
+        for step in alike {
+            if step.act == Act::Refuse {
+                classes.push(Class::RefusedAlike);
+            }
+            if step.is_for_kernel(&self.lines[step.line]) {
+                classes.push(Class::Split);
+            }
+        }
         classes
+    }
+
+    /// Whether a container sends on ports on which its client has not reached it, or two ends both begin a
+    /// conversation on the same ports.
+    fn crosses(&self) -> bool {
+        let is_early = self.steps.iter().enumerate().any(|(number, step)| {
+            let is_own = |before: &&Step| before.line == step.line && before.from != step.from;
+            let line = &self.lines[step.line];
+            let mut before = self.steps[..number].iter().filter(is_own);
+            step.from != line.opener && !before.any(|before| before.arrives(line))
+        });
+        let is_crossed =
+            |one: &Line, other: &Line| one.opener != other.opener && one.looks_like(other);
+        is_early
+            || self
+                .lines
+                .iter()
+                .any(|one| self.lines.iter().any(|other| is_crossed(one, other)))
+    }
+}
+
+impl Line {
+    /// Whether the client sends on the same tuple.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.protocol == other.protocol
+            && self.client_port == other.client_port
+            && (self.host, self.host_port) == (other.host, other.host_port)
+    }
+
+    /// Whether the container sends on the same tuple.
+    fn looks_like(&self, other: &Self) -> bool {
+        self.protocol == other.protocol
+            && self.client_port == other.client_port
+            && (self.container, self.port) == (other.container, other.port)
     }
 }
 
 impl Step {
+    /// Whether portway leaves it to the kernel, though it belongs to a conversation.
+    fn is_for_kernel(&self, line: &Line) -> bool {
+        let is_twisted = self.twists.iter().any(|twist| {
+            matches!(
+                twist,
+                Twist::Ttl(_) | Twist::Options | Twist::Tags(_) | Twist::Segments(_)
+            )
+        });
+        let is_long = match self.act {
+            Act::Data(length) | Act::Datagram(length) => {
+                length + LONGEST_HEADERS > party::ALL[line.container].mtu
+            }
+            _ => false,
+        };
+        // The host's answer makes the rest of the conversation the host's.
+        let is_stray = matches!(self.act, Act::Stray(_));
+        is_twisted || is_stray || is_long || matches!(line.host, Host::Loopback | Host::Container)
+    }
+
     /// The classes of traffic that it needs.
     pub fn classes(&self) -> impl Iterator<Item = Class> {
         let from = self.from;
@@ -279,12 +362,28 @@ impl Step {
         copies.unwrap_or(1)
     }
 
-    /// Whether conntrack takes it for a segment of its connection.
+    /// Whether it surely reaches the other end, if that is published.
+    pub fn arrives(&self, line: &Line) -> bool {
+        let is_odd = |twist: &Twist| {
+            matches!(
+                twist,
+                Twist::Ttl(_) | Twist::UdpLength(_) | Twist::DontFragment
+            )
+        };
+        let is_valid = !matches!(self.act, Act::Odd(_) | Act::Stray(_) | Act::Error(_));
+        let is_served = line.host == Host::Container
+            || party::serves(address::host(line), line.host_port).is_some();
+        let is_reachable = !matches!(line.host, Host::Loopback) && is_served;
+        self.counts() && is_valid && is_reachable && !self.twists.iter().any(is_odd)
+    }
+
+    /// Whether it gets as far as to count for its connection.
     pub fn counts(&self) -> bool {
         !self.twists.iter().any(|twist| {
             matches!(
                 twist,
-                Twist::OtherMac
+                Twist::Ttl(0 | 1)
+                    | Twist::OtherMac
                     | Twist::BroadcastMac
                     | Twist::MulticastMac
                     | Twist::Tags(_)
@@ -318,7 +417,7 @@ impl fmt::Display for Line {
             port,
             ..
         } = self;
-        let container = super::party::ALL[self.container].name;
+        let container = party::ALL[self.container].name;
         match self.opener {
             End::Client => write!(
                 f,

@@ -85,7 +85,8 @@ impl Connection {
     }
 
     fn send(&mut self, step: &Step, is_opener: bool) -> Option<Segment> {
-        if step.act == Act::Syn && is_opener && (self.phase == Phase::Fresh || self.is_over()) {
+        let may_open = self.phase == Phase::Fresh || self.is_over() && step.counts();
+        if step.act == Act::Syn && is_opener && may_open {
             self.open();
         }
         let (own, peer) = self.halves(is_opener);
@@ -97,7 +98,7 @@ impl Connection {
             _ => own.next,
         };
         let acknowledgement = if flags & ACK == 0 { 0 } else { peer.next };
-        if !matches!(step.act, Act::Odd(_) | Act::Repeat) {
+        if !matches!(step.act, Act::Odd(_) | Act::Stray(_) | Act::Repeat) {
             self.advance(is_opener, sequence, flags, payload);
         }
         let mut fields = TcpFields {
@@ -154,6 +155,7 @@ impl Connection {
                 (is_sensible && length <= LONGEST_REPEATED).then_some((flags, length))?
             }
             Act::Odd(flags) if self.phase > Phase::Fresh => (flags, 0),
+            Act::Stray(flags) if self.phase == Phase::Fresh => (flags, 0),
             _ => return None,
         })
     }
