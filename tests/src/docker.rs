@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     daemon::Daemon,
@@ -79,9 +79,17 @@ impl Docker {
     /// # Errors
     /// It does not come up; with the end of its log.
     pub fn start(host: &Host) -> Result<Self> {
+        Self::start_with(host, json!({}))
+    }
+
+    /// The same, with settings for its configuration file.
+    ///
+    /// # Errors
+    /// As [`Docker::start`].
+    pub fn start_with(host: &Host, mut config: Value) -> Result<Self> {
         fs::create_dir_all(host.file(HOME))?;
         // Nobody answers DNS at the client's address, and says so at once.
-        let config = json!({ "dns": [CLIENTS[0]] });
+        config["dns"] = json!([CLIENTS[0]]);
         fs::write(host.file(HOME).join("daemon.json"), config.to_string())?;
         let mut docker = Self { daemon: None };
         docker.up(host)?;
@@ -142,8 +150,16 @@ impl DockerLab {
     /// # Errors
     /// Not root, or a piece is missing.
     pub fn new() -> Result<Self> {
+        Self::with_config(json!({}))
+    }
+
+    /// The same, with settings for Docker's configuration file.
+    ///
+    /// # Errors
+    /// As [`DockerLab::new`].
+    pub fn with_config(config: Value) -> Result<Self> {
         let lab = Lab::new()?;
-        let docker = Docker::start(&lab.host)?;
+        let docker = Docker::start_with(&lab.host, config)?;
         Ok(Self { docker, lab })
     }
 }

@@ -23,18 +23,15 @@ const SOCKETS: u16 = 300;
 fn twins(admission: &str) -> Result<()> {
     let run = Run::chosen()?;
     let (without, with) = thread::scope(|scope| {
-        let without = scope.spawn(Twin::new);
-        let with = Twin::new();
-        (without.join(), with)
+        let with = scope.spawn(Twin::new);
+        (Twin::new(), with.join())
     });
-    let without = without
-        .map_err(|_| anyhow!("its thread panicked"))
-        .flatten()
-        .context("the twin without portway")?;
-    let with = with.context("the twin with portway")?;
+    let with =
+        with.map_err(|_| anyhow!("the thread that builds the twin with portway panicked"))?;
+    let (without, with) = (without?, with?);
     let portway = Portway::new(&with.lab.host)?;
     let daemon = portway.run_with_docker(&format!("--admission {admission}"))?;
-    with.wait_published(&portway)
+    with.wait_published(&portway, run.versions())
         .with_context(|| daemon.said())?;
     let mut player = Player::new([&without.taps, &with.taps]);
     let (sum, used) = portway.measure(|| run.play(&mut player))?;

@@ -1,36 +1,67 @@
 //! The addresses and ports of a story, which follow from the number under which it is played: no two
 //! stories share any, so that each begins with nothing in anybody's tables.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{
-    party::{self, HOST_ON_LOOPBACK},
-    story::{Client, Host, Impostor, Line},
+    party::{self, End},
+    story::{Client, Host, Impostor, Line, Story, Version},
     wire::Ends,
 };
-use crate::{
-    differential::party::End,
-    lab::{HOST, HOST_SECONDARY},
-};
+use crate::lab;
 
 /// Where routed clients are (RFC 2544's benchmarking network).
 const ROUTED: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
 /// How many of them there are.
-pub const ROUTED_CLIENTS: u32 = 1 << 17;
+const ROUTED_CLIENTS: u32 = 1 << 17;
+/// The same in IPv6 (RFC 5180's benchmarking network).
+const ROUTED_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 0);
 
 /// The first and the number of the addresses in the external network that on-link clients share.
 pub const ON_LINK: (u8, u8) = (20, 230);
 /// How many ports an on-link client has.
-const ON_LINK_PORTS: u16 = 8;
+pub const ON_LINK_PORTS: u16 = 8;
 
-/// A router between client and host that sends ICMP errors.
-pub const ROUTER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+/// The external network in IPv6, a /64.
+const EXTERNAL_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x99, 0, 0, 0, 0, 0, 0);
+/// A secondary address of the host's, on its loopback interface.
+const ON_LOOPBACK: Ipv4Addr = Ipv4Addr::new(10, 97, 0, 1);
+/// The same in IPv6.
+const ON_LOOPBACK_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x97, 0, 0, 0, 0, 0, 1);
+
+/// The client's own address, the host's gateway.
+pub fn gateway_of_host(version: Version) -> IpAddr {
+    match version {
+        Version::V4 => lab::CLIENTS[0].into(),
+        Version::V6 => in_external_v6(2),
+    }
+}
+
+/// The addresses that on-link clients share.
+pub fn on_link(version: Version) -> impl Iterator<Item = IpAddr> {
+    let (first, count) = ON_LINK;
+    (first..first + count).map(move |last| in_external(version, last))
+}
+
+fn in_external(version: Version, last: u8) -> IpAddr {
+    let [a, b, c, _] = lab::HOST.octets();
+    match version {
+        Version::V4 => Ipv4Addr::new(a, b, c, last).into(),
+        Version::V6 => in_external_v6(last),
+    }
+}
+
+fn in_external_v6(last: u8) -> IpAddr {
+    Ipv6Addr::from_bits(EXTERNAL_V6.to_bits() + u128::from(last)).into()
+}
 
 /// A story's client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cast {
     /// The story's number.
     pub number: u32,
+    /// Its IP version.
+    pub version: Version,
     client: Client,
 }
 
@@ -44,36 +75,29 @@ pub struct View {
 }
 
 impl Cast {
-    /// The cast of the story with this number.
-    pub fn new(number: u32, client: Client) -> Self {
-        Self { number, client }
+    /// The cast of a story that is played under this number.
+    pub fn new(number: u32, story: &Story) -> Self {
+        Self {
+            number,
+            version: story.version,
+            client: story.client,
+        }
     }
 
     /// The client's address in a conversation.
     pub fn client(&self, line: &Line) -> IpAddr {
-        let container = &party::ALL[line.container];
-        let address = match self.client {
-            Client::Routed => Ipv4Addr::from_bits(ROUTED.to_bits() + self.number % ROUTED_CLIENTS),
-            Client::OnLink => {
-                let (first, count) = ON_LINK;
-                let [a, b, c, _] = HOST.octets();
-                let own = first + (self.number % u32::from(count)) as u8;
-                Ipv4Addr::new(a, b, c, own)
+        let own = self.number % ROUTED_CLIENTS;
+        match (self.client, self.version) {
+            (Client::Routed, Version::V4) => Ipv4Addr::from_bits(ROUTED.to_bits() + own).into(),
+            (Client::Routed, Version::V6) => {
+                Ipv6Addr::from_bits(ROUTED_V6.to_bits() + 1 + u128::from(own)).into()
             }
-            Client::Impostor(impostor) => match impostor {
-                Impostor::Host => HOST,
-                Impostor::Gateway => container.gateway,
-                Impostor::Container => container.address,
-                Impostor::Neighbour => Ipv4Addr::from_bits(container.address.to_bits() + 100),
-                Impostor::Loopback => Ipv4Addr::new(127, 0, 0, 9),
-                Impostor::Unspecified => Ipv4Addr::UNSPECIFIED,
-                Impostor::ThisNetwork => Ipv4Addr::new(0, 1, 2, 3),
-                Impostor::Multicast => Ipv4Addr::new(224, 1, 1, 1),
-                Impostor::Broadcast => Ipv4Addr::BROADCAST,
-                Impostor::Reserved => Ipv4Addr::new(240, 0, 0, 1),
-            },
-        };
-        address.into()
+            (Client::OnLink, version) => {
+                let (first, count) = ON_LINK;
+                in_external(version, first + (self.number % u32::from(count)) as u8)
+            }
+            (Client::Impostor(impostor), version) => impostor.address(line, version),
+        }
     }
 
     /// The client's port in a conversation.
@@ -92,16 +116,28 @@ impl Cast {
         (self.client(line), self.client_port(line)).into()
     }
 
+    /// The container's end of a conversation.
+    pub fn container_end(&self, line: &Line) -> SocketAddr {
+        let container = &party::ALL[line.container];
+        (container.address(self.version), line.port).into()
+    }
+
     /// The ends of a packet that `from` sends, as far as it knows the other one.
     pub fn ends(&self, line: &Line, from: End, view: &View) -> Ends {
         let client = self.client_end(line);
-        let container = container_end(line);
+        let container = self.container_end(line);
         match from {
             End::Client => Ends {
                 source: client,
                 destination: match line.opener {
-                    End::Client => host_end(line),
-                    End::Container => view.container.unwrap_or((HOST, line.port).into()),
+                    End::Client => (
+                        host(line.host, line.container, self.version),
+                        line.host_port,
+                    )
+                        .into(),
+                    End::Container => view.container.unwrap_or_else(|| {
+                        (host(Host::Primary, line.container, self.version), line.port).into()
+                    }),
                 },
             },
             End::Container => Ends {
@@ -112,28 +148,79 @@ impl Cast {
     }
 }
 
-/// The container's end of a conversation.
-pub fn container_end(line: &Line) -> SocketAddr {
-    (party::ALL[line.container].address, line.port).into()
+/// The address by which a client calls the host, or the container that it wants there.
+pub fn host(host: Host, container: usize, version: Version) -> IpAddr {
+    let container = &party::ALL[container];
+    match version {
+        Version::V4 => match host {
+            Host::Primary => lab::HOST,
+            Host::Secondary => lab::HOST_SECONDARY,
+            Host::OnLoopback => ON_LOOPBACK,
+            Host::Gateway => return party::ALL[0].gateway(version),
+            Host::Loopback => Ipv4Addr::LOCALHOST,
+            Host::Broadcast => Ipv4Addr::from_bits(lab::HOST.to_bits() | 0xff),
+            Host::Multicast => Ipv4Addr::new(224, 0, 0, 1),
+            Host::Transit => Ipv4Addr::new(192, 0, 2, 1),
+            Host::Container => return container.address(version),
+        }
+        .into(),
+        Version::V6 => match host {
+            Host::Primary => return in_external_v6(1),
+            Host::Secondary => return in_external_v6(11),
+            Host::OnLoopback => ON_LOOPBACK_V6,
+            Host::Gateway => return party::ALL[0].gateway(version),
+            Host::Loopback => Ipv6Addr::LOCALHOST,
+            Host::Broadcast => Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1),
+            Host::Multicast => Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 0, 2),
+            Host::Transit => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1),
+            Host::Container => return container.address(version),
+        }
+        .into(),
+    }
 }
 
-/// What the client calls its peer.
-pub fn host_end(line: &Line) -> SocketAddr {
-    (host(line), line.host_port).into()
+/// A router between client and host that sends ICMP errors.
+pub fn router(version: Version) -> IpAddr {
+    match version {
+        Version::V4 => Ipv4Addr::new(203, 0, 113, 1).into(),
+        Version::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 99).into(),
+    }
 }
 
-/// The address by which the client calls its peer.
-pub fn host(line: &Line) -> IpAddr {
-    let address = match line.host {
-        Host::Primary => HOST,
-        Host::Secondary => HOST_SECONDARY,
-        Host::OnLoopback => HOST_ON_LOOPBACK,
-        Host::Gateway => party::ALL[0].gateway,
-        Host::Loopback => Ipv4Addr::LOCALHOST,
-        Host::Broadcast => Ipv4Addr::from_bits(HOST.to_bits() | 0xff),
-        Host::Multicast => Ipv4Addr::new(224, 0, 0, 1),
-        Host::Transit => Ipv4Addr::new(192, 0, 2, 1),
-        Host::Container => party::ALL[line.container].address,
-    };
-    address.into()
+impl Impostor {
+    fn address(self, line: &Line, version: Version) -> IpAddr {
+        let container = &party::ALL[line.container];
+        let neighbour = match container.address(version) {
+            IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits() + 100).into(),
+            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() + 100).into(),
+        };
+        let (v4, v6) = match self {
+            Self::Host => return host(Host::Primary, line.container, version),
+            Self::Gateway => return container.gateway(version),
+            Self::Container => return container.address(version),
+            Self::Neighbour => return neighbour,
+            Self::Loopback => (Ipv4Addr::new(127, 0, 0, 9), Ipv6Addr::LOCALHOST),
+            Self::Unspecified => (Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED),
+            Self::ThisNetwork => (
+                Ipv4Addr::new(0, 1, 2, 3),
+                Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x123),
+            ),
+            Self::Multicast => (
+                Ipv4Addr::new(224, 1, 1, 1),
+                Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 0, 2),
+            ),
+            Self::Broadcast => (
+                Ipv4Addr::BROADCAST,
+                Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1),
+            ),
+            Self::Reserved => (
+                Ipv4Addr::new(240, 0, 0, 1),
+                Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1),
+            ),
+        };
+        match version {
+            Version::V4 => v4.into(),
+            Version::V6 => v6.into(),
+        }
+    }
 }

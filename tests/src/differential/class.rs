@@ -4,7 +4,7 @@ use std::{env, fmt, str::FromStr};
 
 use anyhow::{Context, Result};
 
-use super::{party::End, story::Twist};
+use super::{party::End, step::Twist};
 
 /// Names further classes to play, or with a minus those not to play: `icmp-errors,-vlan`.
 pub const VARIABLE: &str = "PORTWAY_DIFFERENTIAL_CLASSES";
@@ -36,6 +36,8 @@ macro_rules! classes {
 }
 
 classes! {
+    /// IPv6.
+    Ipv6 = "ipv6", false;
     /// Times to live of 0 to 2.
     Ttl = "ttl", true;
     /// Packets of clients with IP options.

@@ -3,10 +3,12 @@
 use fastrand::Rng;
 
 use super::{
+    address::ON_LINK_PORTS,
     class::{Class, Classes},
     generate_step::step,
     party::{self, ALL, CONTAINERS, End},
-    story::{Client, Host, Impostor, Line, Protocol, Step, Story},
+    step::Step,
+    story::{Client, Host, Impostor, Line, Protocol, Story, Version},
     tcp::Connection,
 };
 
@@ -53,9 +55,9 @@ pub fn story(random: &mut Rng, classes: &Classes) -> Story {
         _ => Client::Routed,
     };
     let is_impostor = matches!(client, Client::Impostor(_));
-    let mut lines = vec![line(random, classes, is_impostor)];
+    let mut lines = vec![line(random, classes, client)];
     while classes.has(Class::Collisions) && lines.len() < LINES && chance(random, 20) {
-        let other = line(random, classes, is_impostor);
+        let other = line(random, classes, client);
         let first = lines[0];
         let next = if chance(random, 60) {
             sibling(random, first)
@@ -89,7 +91,12 @@ pub fn story(random: &mut Rng, classes: &Classes) -> Story {
         });
         steps.extend(found);
     }
+    let version = match chance(random, 40) && classes.has(Class::Ipv6) {
+        true => Version::V6,
+        false => Version::V4,
+    };
     let story = Story {
+        version,
         client,
         lines,
         steps,
@@ -100,7 +107,8 @@ pub fn story(random: &mut Rng, classes: &Classes) -> Story {
     }
 }
 
-fn line(random: &mut Rng, classes: &Classes, is_impostor: bool) -> Line {
+fn line(random: &mut Rng, classes: &Classes, client: Client) -> Line {
+    let is_impostor = matches!(client, Client::Impostor(_));
     let protocol = one_of(random, &[Protocol::Tcp, Protocol::Udp]);
     let container = random.usize(..CONTAINERS);
     let publication = one_of(random, ALL[container].publications);
@@ -111,15 +119,14 @@ fn line(random: &mut Rng, classes: &Classes, is_impostor: bool) -> Line {
             8 => Host::OnLoopback,
             _ => Host::Gateway,
         },
-        Some(host) if host == crate::lab::HOST => Host::Primary,
-        Some(host) if host == crate::lab::HOST_SECONDARY => Host::Secondary,
         // Published on loopback, and asked for from outside.
-        Some(_) => one_of(random, &[Host::Primary, Host::Loopback]),
+        Some(Host::Loopback) => one_of(random, &[Host::Primary, Host::Loopback]),
+        Some(host) => host,
     };
     let mut line = Line {
         protocol,
         opener: End::Client,
-        client_port: client_port(random, publication.host_port),
+        client_port: client_port(random, client, publication.host_port),
         host,
         host_port: publication.host_port,
         container,
@@ -164,15 +171,16 @@ fn sibling(random: &mut Rng, first: Line) -> Line {
 /// Has the container answer to which the port leads, if it leads to one.
 fn adopt(line: &mut Line) {
     if line.opener == End::Client
-        && let Some((container, port)) = party::serves(super::address::host(line), line.host_port)
+        && let Some((container, port)) = party::serves(line.host, line.host_port)
     {
         line.container = container;
         line.port = port;
     }
 }
 
-fn client_port(random: &mut Rng, host_port: u16) -> u16 {
+fn client_port(random: &mut Rng, client: Client, host_port: u16) -> u16 {
     match random.u8(..10) {
+        _ if client == Client::OnLink => random.u16(1..ON_LINK_PORTS),
         0 => random.u16(1..512),
         1 => random.u16(512..1024),
         2 => one_of(random, &[host_port, 53, 8080, 9000]),

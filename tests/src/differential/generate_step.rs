@@ -5,9 +5,10 @@ use fastrand::Rng;
 use super::{
     class::{Class, Classes},
     generate::{chance, one_of},
-    party::{self, ALL, End},
+    party::{ALL, End},
     render::PAYLOAD_LEN,
-    story::{Act, Error, ErrorKind, Fault, Line, Order, Protocol, Step, Twist},
+    step::{Act, Error, ErrorKind, Fault, Order, Step, Twist},
+    story::{Line, Protocol},
     tcp::{ACK, FIN, RST, SYN},
 };
 
@@ -51,7 +52,7 @@ pub fn step(
     };
     let limit = match from {
         End::Client => MTU,
-        End::Container => ALL[line.container].mtu,
+        End::Container => ALL[line.container].network.mtu,
     } - HEADERS;
     let mut act = match line.protocol {
         _ if speaker.is_none() && classes.has(Class::IcmpErrors) && chance(random, 6) => {
@@ -206,7 +207,7 @@ fn fit(step: &mut Step, line: &Line, limit: u16) {
         // copied.
         Twist::BroadcastMac | Twist::MulticastMac if from == End::Container => false,
         Twist::OtherMac if from == End::Container => {
-            party::is_alone(line.container)
+            ALL[line.container].is_alone()
                 && matches!(act, Act::Datagram(_) | Act::Ack | Act::Data(_))
         }
         // Conntrack also sees these before the kernel drops them, and goes by the others' control bits.

@@ -140,7 +140,7 @@ pub const ALL: &[Mutation] = &[
         "answers to the container's own questions are new flows",
         JOIN,
         "<= FOREIGN_LIFETIME as i32",
-        "< 0 * FOREIGN_LIFETIME as i32",
+        "<= -(FOREIGN_LIFETIME as i32)",
     ),
     mutation(
         "the frame's stations are swapped",

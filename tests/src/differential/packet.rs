@@ -37,6 +37,13 @@ impl Packet {
             }
     }
 
+    /// Whether it is IPv6's neighbour discovery, or about groups.
+    pub fn is_neighbours(&self, bytes: &[u8]) -> bool {
+        let kind = bytes.get(self.header_len).copied();
+        // Its reports come with options in a header of their own.
+        self.protocol == 0 || self.protocol == wire::ICMPV6 && matches!(kind, Some(130..=137 | 143))
+    }
+
     /// Where the packet lies that an ICMP error quotes.
     pub fn quote(&self) -> usize {
         self.header_len + 8

@@ -1,8 +1,13 @@
 //! Who takes part: the client outside, and the containers.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
+
+use super::{
+    address,
+    story::{Host, Version},
+};
 
 /// How many containers there are.
 pub const CONTAINERS: usize = 3;
@@ -19,21 +24,30 @@ pub enum End {
     Container,
 }
 
+/// A Docker network.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Network {
+    /// What Docker calls it.
+    pub name: &'static str,
+    /// Its bridge.
+    pub bridge: &'static str,
+    /// The host's address there.
+    gateway: Ipv4Addr,
+    /// The same in IPv6.
+    gateway_v6: Ipv6Addr,
+    /// Its MTU.
+    pub mtu: u16,
+}
+
 /// A container of both twins.
 #[derive(Debug)]
 pub struct Container {
     /// Its name.
     pub name: &'static str,
-    /// The Docker network that it is in.
-    pub network: &'static str,
-    /// That network's bridge.
-    pub bridge: &'static str,
-    /// Its address, the first that Docker gives.
-    pub address: Ipv4Addr,
-    /// The host's address on its bridge.
-    pub gateway: Ipv4Addr,
-    /// The MTU of its network.
-    pub mtu: u16,
+    /// The network that it is in.
+    pub network: &'static Network,
+    address: Ipv4Addr,
+    address_v6: Ipv6Addr,
     /// What `docker run -p` publishes, for TCP and UDP each.
     pub publications: &'static [Publication],
 }
@@ -42,20 +56,42 @@ pub struct Container {
 #[derive(Debug, Clone, Copy)]
 pub struct Publication {
     /// The host's address, or any.
-    pub host: Option<Ipv4Addr>,
+    pub host: Option<Host>,
     /// The host's port.
     pub host_port: u16,
     /// The container's port.
     pub port: u16,
 }
 
-/// A secondary address of the host's, on its loopback interface.
-pub const HOST_ON_LOOPBACK: Ipv4Addr = Ipv4Addr::new(10, 97, 0, 1);
+/// Docker's own network.
+pub const DEFAULT: Network = Network {
+    name: "bridge",
+    bridge: "docker0",
+    gateway: Ipv4Addr::new(172, 17, 0, 1),
+    gateway_v6: Ipv6Addr::new(0xfd00, 0x17, 0, 0, 0, 0, 0, 1),
+    mtu: 1500,
+};
+/// Where its containers get their IPv6 addresses from.
+pub const DEFAULT_SUBNET_V6: &str = "fd00:17::/64";
 
-/// A Docker network with a smaller MTU.
-pub const SMALL_NETWORK: &str = "small";
+/// A network with a smaller MTU.
+pub const SMALL: Network = Network {
+    name: "small",
+    bridge: "br-small",
+    gateway: Ipv4Addr::new(172, 30, 0, 1),
+    gateway_v6: Ipv6Addr::new(0xfd00, 0x30, 0, 0, 0, 0, 0, 1),
+    mtu: 1400,
+};
 /// Its addresses.
-pub const SMALL_SUBNET: &str = "172.30.0.0/24";
+pub const SMALL_SUBNETS: [&str; 2] = ["172.30.0.0/24", "fd00:30::/64"];
+
+/// The host's addresses.
+const HOSTS: [Host; 4] = [
+    Host::Primary,
+    Host::Secondary,
+    Host::OnLoopback,
+    Host::Gateway,
+];
 
 const fn any(host_port: u16, port: u16) -> Publication {
     Publication {
@@ -65,7 +101,7 @@ const fn any(host_port: u16, port: u16) -> Publication {
     }
 }
 
-const fn bound(host: Ipv4Addr, host_port: u16, port: u16) -> Publication {
+const fn bound(host: Host, host_port: u16, port: u16) -> Publication {
     Publication {
         host: Some(host),
         host_port,
@@ -73,86 +109,105 @@ const fn bound(host: Ipv4Addr, host_port: u16, port: u16) -> Publication {
     }
 }
 
-/// The containers, in the order in which they are started.
+/// The containers, in the order in which they are started, which gives them their addresses.
 pub const ALL: [Container; CONTAINERS] = [
     Container {
         name: "web",
-        network: "bridge",
-        bridge: "docker0",
+        network: &DEFAULT,
         address: Ipv4Addr::new(172, 17, 0, 2),
-        gateway: Ipv4Addr::new(172, 17, 0, 1),
-        mtu: 1500,
+        address_v6: Ipv6Addr::new(0xfd00, 0x17, 0, 0, 0, 0x242, 0xac11, 2),
         publications: &[
             any(9000, 8080),
             any(9001, 8080),
-            bound(crate::lab::HOST, 9100, 8100),
-            bound(Ipv4Addr::LOCALHOST, 9200, 8200),
+            bound(Host::Primary, 9100, 8100),
+            bound(Host::Loopback, 9200, 8200),
         ],
     },
     Container {
         name: "api",
-        network: "bridge",
-        bridge: "docker0",
+        network: &DEFAULT,
         address: Ipv4Addr::new(172, 17, 0, 3),
-        gateway: Ipv4Addr::new(172, 17, 0, 1),
-        mtu: 1500,
+        address_v6: Ipv6Addr::new(0xfd00, 0x17, 0, 0, 0, 0x242, 0xac11, 3),
         publications: &[
             any(9002, 9002),
             // The port that the other container is masqueraded under.
             any(8100, 9002),
-            bound(crate::lab::HOST_SECONDARY, 9100, 8100),
+            bound(Host::Secondary, 9100, 8100),
         ],
     },
     Container {
         name: "dns",
-        network: SMALL_NETWORK,
-        bridge: "br-small",
+        network: &SMALL,
         address: Ipv4Addr::new(172, 30, 0, 2),
-        gateway: Ipv4Addr::new(172, 30, 0, 1),
-        mtu: 1400,
-        publications: &[
-            any(53, 53),
-            any(9003, 80),
-            bound(crate::lab::HOST_SECONDARY, 9004, 80),
-        ],
+        address_v6: Ipv6Addr::new(0xfd00, 0x30, 0, 0, 0, 0, 0, 2),
+        publications: &[any(53, 53), any(9003, 80), bound(Host::Secondary, 9004, 80)],
     },
 ];
 
 /// Who serves a port of the host, and on which of its own.
-pub fn serves(host: IpAddr, host_port: u16) -> Option<(usize, u16)> {
+pub fn serves(host: Host, host_port: u16) -> Option<(usize, u16)> {
     ALL.iter().enumerate().find_map(|(number, container)| {
         let publication = container.publications.iter().find(|publication| {
-            let is_local = [
-                crate::lab::HOST,
-                crate::lab::HOST_SECONDARY,
-                HOST_ON_LOOPBACK,
-                ALL[0].gateway,
-            ]
-            .iter()
-            .any(|local| IpAddr::from(*local) == host);
             publication.host_port == host_port
-                && is_local
-                && publication
-                    .host
-                    .is_none_or(|bound| IpAddr::from(bound) == host)
+                && HOSTS.contains(&host)
+                && publication.host.is_none_or(|bound| bound == host)
         })?;
         Some((number, publication.port))
     })
 }
 
-/// Whether a container has its network for itself.
-pub fn is_alone(container: usize) -> bool {
-    let network = ALL[container].network;
-    ALL.iter().filter(|other| other.network == network).count() == 1
+impl Container {
+    /// Its address.
+    pub fn address(&self, version: Version) -> IpAddr {
+        match version {
+            Version::V4 => self.address.into(),
+            Version::V6 => self.address_v6.into(),
+        }
+    }
+
+    /// The host's address on its bridge.
+    pub fn gateway(&self, version: Version) -> IpAddr {
+        match version {
+            Version::V4 => self.network.gateway.into(),
+            Version::V6 => self.network.gateway_v6.into(),
+        }
+    }
+
+    /// Whether an address is the host's on its bridge.
+    pub fn is_gateway(&self, address: IpAddr) -> bool {
+        [Version::V4, Version::V6]
+            .iter()
+            .any(|version| self.gateway(*version) == address)
+    }
+
+    /// Whether it has its network for itself.
+    pub fn is_alone(&self) -> bool {
+        let others = ALL.iter().filter(|other| other.network == self.network);
+        others.count() == 1
+    }
 }
 
 impl Publication {
     /// The arguments of `docker run` that publish it for TCP and UDP.
     pub fn docker_args(&self) -> String {
         let Self {
-            host_port, port, ..
+            host,
+            host_port,
+            port,
         } = self;
-        let host = self.host.map(|host| format!("{host}:")).unwrap_or_default();
-        format!("-p {host}{host_port}:{port} -p {host}{host_port}:{port}/udp")
+        let hosts = match host {
+            None => vec![String::new()],
+            Some(host) => [Version::V4, Version::V6]
+                .map(|version| match address::host(*host, 0, version) {
+                    IpAddr::V4(address) => format!("{address}:"),
+                    IpAddr::V6(address) => format!("[{address}]:"),
+                })
+                .into(),
+        };
+        let published: Vec<_> = hosts
+            .iter()
+            .map(|host| format!("-p {host}{host_port}:{port} -p {host}{host_port}:{port}/udp"))
+            .collect();
+        published.join(" ")
     }
 }

@@ -3,15 +3,15 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{
-    address::{Cast, ROUTER, View},
+    address::{self, Cast, View},
     packet,
     party::End,
-    story::{Act, Error, ErrorKind, Fault, Line, Order, Protocol, Step, Twist},
+    step::{Act, Error, ErrorKind, Fault, Order, Step, Twist},
+    story::{Host, Line, Protocol},
     tap::Offload,
     tcp::Segment,
     wire::{self, Ends, IpFields, Mac},
 };
-use crate::lab::HOST_SECONDARY;
 
 /// A frame to be sent.
 #[derive(Debug, Clone)]
@@ -175,10 +175,11 @@ impl Scene<'_> {
                 *quote.get_mut(port)? ^= 0x15;
             }
             Some(Fault::OtherAddress) if self.step.from == End::Client => {
-                ends.destination = (HOST_SECONDARY, 0).into();
+                let other = address::host(Host::Secondary, 0, self.cast.version);
+                ends.destination = (other, 0).into();
             }
             Some(Fault::FromRouter) if self.step.from == End::Client => {
-                ends.source = (ROUTER, 0).into();
+                ends.source = (address::router(self.cast.version), 0).into();
             }
             _ => {}
         }

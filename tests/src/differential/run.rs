@@ -10,11 +10,12 @@ use anyhow::{Context, Result, bail};
 use fastrand::Rng;
 
 use super::{
-    class::Classes,
+    batch::Outcome,
+    class::{Class, Classes},
     generate,
-    play::{BATCH, Outcome, Player},
+    play::{BATCH, Player},
     shrink::{again, shrink},
-    story::Story,
+    story::{Story, Version},
 };
 
 /// How many flows are played, [`FLOWS`] if it is not set.
@@ -83,6 +84,14 @@ impl Run {
                 .with_context(|| format!("{STORY_VARIABLE} is no story"))?,
             classes: Classes::chosen()?,
         })
+    }
+
+    /// The IP versions of its stories.
+    pub fn versions(&self) -> &[Version] {
+        match self.classes.has(Class::Ipv6) {
+            true => &[Version::V4, Version::V6],
+            false => &[Version::V4],
+        }
     }
 
     /// Where its randomness begins.

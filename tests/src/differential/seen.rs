@@ -89,6 +89,9 @@ impl Read {
         }
         let bytes = arrival.bytes.get(ETHERNET_LEN..)?;
         let packet = packet::read(bytes)?;
+        if packet.is_neighbours(bytes) {
+            return None;
+        }
         let quoted = packet.quotes(bytes).then(|| {
             let start = packet.quote();
             Some((packet::read(bytes.get(start..)?)?, start))
@@ -125,8 +128,17 @@ impl Read {
         let is_kernels = expected
             .iter()
             .any(|known| known.address == self.packet.source && known.ports.is_empty());
-        if self.packet.source.is_ipv4() && (is_kernels || !self.packet.is_fragment) {
-            bytes[4..6].fill(0);
+        match self.packet.source {
+            IpAddr::V4(_) if is_kernels || !self.packet.is_fragment => bytes[4..6].fill(0),
+            IpAddr::V4(_) => {}
+            // The flow label, and a fragment's identification.
+            IpAddr::V6(_) => {
+                bytes[1] &= 0xf0;
+                bytes[2..4].fill(0);
+                if self.packet.is_fragment {
+                    bytes[44..48].fill(0);
+                }
+            }
         }
         let station = |at: usize| -> Station {
             let mac: Mac = self.arrival.bytes[at..at + 6]

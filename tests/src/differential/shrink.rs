@@ -3,10 +3,12 @@
 use anyhow::Result;
 
 use super::{
+    batch::Outcome,
     class::Classes,
     party::End,
-    play::{Outcome, Player},
-    story::{Act, Client, Host, Story, Twist},
+    play::Player,
+    step::{Act, Twist},
+    story::{Client, Host, Story},
 };
 
 /// How often a story may be made smaller.

@@ -53,7 +53,7 @@ pub fn compare(labs: [&Lab; 2], random: &mut Rng, count: u16) -> Result<()> {
         let host = one_of(random, &[HOST, HOST_SECONDARY]);
         let [without, with] = labs.map(|lab| {
             let outcome = lab.client.run(|| Ok(talk.have(source, host)));
-            outcome.unwrap_or_else(|error| Err(error))
+            outcome.unwrap_or_else(Err)
         });
         let [without, with] = [without, with].map(|outcome| format!("{outcome:?}"));
         ensure!(

@@ -4,7 +4,8 @@
 //! table, keeps no window. So the scripts keep to what honest ends send.
 
 use super::{
-    story::{Act, Line, Step, Twist},
+    step::{Act, Step, Twist},
+    story::Line,
     wire::TcpFields,
 };
 

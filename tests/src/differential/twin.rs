@@ -1,18 +1,22 @@
 //! One of the twins: a lab with a real Docker daemon, its containers, and a raw socket for every party.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
 
 use super::{
-    address::ON_LINK,
-    party::{ALL, CONTAINERS, Container, HOST_ON_LOOPBACK, PARTIES, SMALL_NETWORK, SMALL_SUBNET},
+    address,
+    party::{
+        ALL, CONTAINERS, Container, DEFAULT_SUBNET_V6, PARTIES, Publication, SMALL, SMALL_SUBNETS,
+    },
+    story::{Host, Version},
     tap::Tap,
 };
 use crate::{
     docker::{self, DockerLab},
     image::GUEST,
-    lab::{CLIENTS, EXTERNAL, HOST, Lab},
+    lab::{CLIENTS, EXTERNAL, Lab},
     netns::Netns,
     portway::Portway,
     wait::{self, PATIENCE},
@@ -38,38 +42,30 @@ impl Twin {
     /// # Errors
     /// A piece is missing.
     pub fn new() -> Result<Self> {
-        let lab = DockerLab::new()?;
+        let lab = DockerLab::with_config(json!({
+            "ipv6": true,
+            "fixed-cidr-v6": DEFAULT_SUBNET_V6,
+            "experimental": true,
+            "ip6tables": true,
+        }))?;
+        address_hosts(&lab)?;
         quieten(&lab)?;
+        let [subnet, subnet_v6] = SMALL_SUBNETS;
         docker::docker(
             &lab.host,
             &format!(
-                "network create --subnet {SMALL_SUBNET} -o com.docker.network.driver.mtu={} \
-                 -o com.docker.network.bridge.name={} {SMALL_NETWORK}",
-                ALL[CONTAINERS - 1].mtu,
-                ALL[CONTAINERS - 1].bridge
+                "network create --subnet {subnet} --ipv6 --subnet {subnet_v6} \
+                 -o com.docker.network.driver.mtu={} \
+                 -o com.docker.network.bridge.name={} {}",
+                SMALL.mtu, SMALL.bridge, SMALL.name
             ),
         )?;
-        let mut taps = vec![Tap::new(&lab.client, lab.host.mac(EXTERNAL)?)?];
+        let mut taps = Vec::with_capacity(1 + CONTAINERS);
+        taps.push(Tap::new(&lab.client, lab.host.mac(EXTERNAL)?)?);
         for container in &ALL {
             taps.push(start(&lab, container)?);
         }
-        let served = SERVED.map(|(service, port)| {
-            let protocol = if service == "udp" { "/udp" } else { "" };
-            (
-                format!("-p {port}:{port}{protocol}"),
-                format!("{service}/{port}"),
-            )
-        });
-        let publish: Vec<_> = served.iter().map(|(publish, _)| publish.as_str()).collect();
-        let serve: Vec<_> = served.iter().map(|(_, serve)| serve.as_str()).collect();
-        docker::docker(
-            &lab.host,
-            &format!(
-                "run -d --name {SERVER} {} echo {GUEST} serve {}",
-                publish.join(" "),
-                serve.join(" ")
-            ),
-        )?;
+        start_server(&lab)?;
         let taps = taps.try_into().ok().context("another number of parties")?;
         Ok(Self { lab, taps })
     }
@@ -78,32 +74,61 @@ impl Twin {
     ///
     /// # Errors
     /// They do not come.
-    pub fn wait_published(&self, portway: &Portway<'_>) -> Result<()> {
+    pub fn wait_published(&self, portway: &Portway<'_>, versions: &[Version]) -> Result<()> {
         let publications = ALL.iter().flat_map(|container| container.publications);
-        let raw = publications.flat_map(|publication| {
-            let host = publication.host.unwrap_or(Ipv4Addr::UNSPECIFIED);
-            let port = publication.host_port;
-            [("tcp", host, port), ("udp", host, port)]
-        });
-        let outside = raw.filter(|(_, host, _)| !host.is_loopback());
-        let served = SERVED.map(|(service, port)| {
-            let protocol = if service == "udp" { "udp" } else { "tcp" };
-            (protocol, Ipv4Addr::UNSPECIFIED, port)
-        });
-        let wanted: Vec<_> = outside.chain(served).collect();
+        let outside: Vec<_> = publications
+            .filter(|publication| publication.host != Some(Host::Loopback))
+            .collect();
+        let mut wanted = Vec::new();
+        for version in versions {
+            let any: IpAddr = match version {
+                Version::V4 => Ipv4Addr::UNSPECIFIED.into(),
+                Version::V6 => Ipv6Addr::UNSPECIFIED.into(),
+            };
+            for publication in &outside {
+                let host = publication
+                    .host
+                    .map_or(any, |host| address::host(host, 0, *version));
+                wanted.extend(
+                    ["tcp", "udp"]
+                        .map(|protocol| (protocol, host.to_string(), publication.host_port)),
+                );
+            }
+        }
         wait::until_true("portway having every port active", PATIENCE, || {
             let rows = portway.ls().unwrap_or_default();
             Ok(wanted.iter().all(|(protocol, host, port)| {
                 rows.iter().any(|row| {
                     row.state == "active"
                         && row.protocol == *protocol
-                        && row.host_ip == host.to_string()
+                        && row.host_ip == *host
                         && (row.host_port..=row.host_port_end).contains(port)
                 })
             }))
         })
         .with_context(|| portway.text("ls").unwrap_or_default())
     }
+}
+
+/// Gives client and host their IPv6 addresses, and the host one on its loopback interface.
+fn address_hosts(lab: &Lab) -> Result<()> {
+    let v6 = |host| address::host(host, 0, Version::V6);
+    let gateway = address::gateway_of_host(Version::V6);
+    lab.client
+        .ip(&format!("address add {gateway}/64 dev eth0 nodad"))?;
+    lab.host.sysctl("ipv6/conf/all/forwarding", "1")?;
+    for host in [Host::Primary, Host::Secondary] {
+        lab.host
+            .ip(&format!("address add {}/64 dev {EXTERNAL} nodad", v6(host)))?;
+    }
+    lab.host.ip(&format!(
+        "-6 route add default via {gateway} dev {EXTERNAL}"
+    ))?;
+    for version in [Version::V4, Version::V6] {
+        let address = address::host(Host::OnLoopback, 0, version);
+        lab.host.ip(&format!("address add {address} dev lo"))?;
+    }
+    Ok(())
 }
 
 /// Has nobody answer but the parties themselves, and the kernel answer every time it should.
@@ -113,57 +138,92 @@ fn quieten(lab: &Lab) -> Result<()> {
     let host = &lab.host;
     // The kernel sends some kinds of ICMP errors less often than they are due.
     host.sysctl("ipv4/icmp_ratemask", "0")?;
+    host.sysctl("ipv6/icmp/ratelimit", "0")?;
+    // What tells a story's packets is not to be in the kernel's own.
+    host.sysctl("ipv6/auto_flowlabels", "0")?;
     for interface in ["all", "default", EXTERNAL] {
         host.sysctl(&format!("ipv4/conf/{interface}/send_redirects"), "0")?;
     }
-    host.ip(&format!("address add {HOST_ON_LOOPBACK}/32 dev lo"))?;
     let mac = lab.client.mac("eth0")?.map(|byte| format!("{byte:02x}"));
     let mac = mac.join(":");
-    let [a, b, c, _] = HOST.octets();
-    let (first, count) = ON_LINK;
-    let on_link = (first..first + count).map(|last| Ipv4Addr::new(a, b, c, last));
-    let commands: Vec<_> = on_link
-        .chain([CLIENTS[0]])
+    let versions = [Version::V4, Version::V6];
+    let neighbours = versions
+        .into_iter()
+        .flat_map(|version| address::on_link(version).chain([address::gateway_of_host(version)]));
+    let commands: String = neighbours
         .map(|address| {
             format!("neigh replace {address} lladdr {mac} dev {EXTERNAL} nud permanent\n")
         })
         .collect();
     let file = tempfile::NamedTempFile::new()?;
-    std::fs::write(file.path(), commands.concat())?;
+    std::fs::write(file.path(), commands)?;
     host.command("ip").arg("-batch").arg(file.path()).text()?;
     Ok(())
 }
 
 /// Starts a container and opens its raw socket. Its kernel hears the real clients only.
 fn start(lab: &DockerLab, container: &Container) -> Result<Tap> {
-    let Container {
-        name,
-        network,
-        bridge,
-        address,
-        ..
-    } = container;
+    let Container { name, network, .. } = container;
     let publish: Vec<_> = container
         .publications
         .iter()
-        .map(super::party::Publication::docker_args)
+        .map(Publication::docker_args)
         .collect();
+    let publish = publish.join(" ");
     docker::docker(
         &lab.host,
         &format!(
-            "run -d --name {name} --network {network} {} echo {GUEST} serve",
-            publish.join(" ")
+            "run -d --name {name} --network {} {publish} echo {GUEST} serve",
+            network.name
         ),
     )?;
-    let given = docker::address(&lab.host, name, network)?;
-    anyhow::ensure!(given == *address, "{name} has the address {given}");
     let pid = docker::docker(&lab.host, &format!("inspect -f {{{{.State.Pid}}}} {name}"))?;
     let netns = Netns::at(&lab.host.file(format!("/proc/{pid}/ns/net")))?;
+    let addresses = netns.ip("-o address show dev eth0")?;
+    for version in [Version::V4, Version::V6] {
+        let expected = container.address(version);
+        ensure!(
+            addresses.contains(&format!(" {expected}/")),
+            "{name} does not have the address {expected}: {addresses}"
+        );
+    }
     let [a, b, c, _] = CLIENTS[0].octets();
-    netns
-        .command("iptables")
-        .args(["-w", "-t", "raw", "-A", "PREROUTING", "!", "-s"])
-        .args([&format!("{a}.{b}.{c}.0/29"), "-j", "DROP"])
-        .text()?;
-    Tap::new(&netns, lab.host.mac(bridge)?)
+    let deaf = |program: &str, rule: &str| {
+        let command = netns.command(program);
+        let command = command.args(["-w", "-t", "raw", "-A", "PREROUTING"]);
+        command.args(rule.split_whitespace()).text()
+    };
+    deaf("iptables", &format!("! -s {a}.{b}.{c}.0/29 -j DROP"))?;
+    // Its neighbours must find it.
+    for kind in ["neighbour-solicitation", "neighbour-advertisement"] {
+        deaf(
+            "ip6tables",
+            &format!("-p icmpv6 --icmpv6-type {kind} -j ACCEPT"),
+        )?;
+    }
+    deaf("ip6tables", "-j DROP")?;
+    Tap::new(&netns, lab.host.mac(network.bridge)?)
+}
+
+/// Starts the container with real servers.
+fn start_server(lab: &DockerLab) -> Result<()> {
+    let served = SERVED.map(|(service, port)| {
+        let protocol = if service == "udp" { "/udp" } else { "" };
+        (
+            format!("-p {port}:{port}{protocol}"),
+            format!("{service}/{port}"),
+        )
+    });
+    let [publish, serve] = [0, 1].map(|which| {
+        let words: Vec<_> = served
+            .iter()
+            .map(|(publish, serve)| if which == 0 { publish } else { serve }.as_str())
+            .collect();
+        words.join(" ")
+    });
+    docker::docker(
+        &lab.host,
+        &format!("run -d --name {SERVER} {publish} echo {GUEST} serve {serve}"),
+    )?;
+    Ok(())
 }
