@@ -5,7 +5,7 @@ use fastrand::Rng;
 use super::{
     address::ON_LINK_PORTS,
     class::{Class, Classes},
-    generate_step::step,
+    generate_step::{Part, step},
     party::{self, ALL, CONTAINERS, End},
     step::Step,
     story::{Client, Host, Impostor, Line, Protocol, Story, Version},
@@ -54,6 +54,10 @@ pub fn story(random: &mut Rng, classes: &Classes) -> Story {
         5..20 => Client::OnLink,
         _ => Client::Routed,
     };
+    let version = match chance(random, 40) && classes.has(Class::Ipv6) {
+        true => Version::V6,
+        false => Version::V4,
+    };
     let is_impostor = matches!(client, Client::Impostor(_));
     let mut lines = vec![line(random, classes, client)];
     while classes.has(Class::Collisions) && lines.len() < LINES && chance(random, 20) {
@@ -84,17 +88,20 @@ pub fn story(random: &mut Rng, classes: &Classes) -> Story {
                 true => is_impostor.then_some(End::Client),
                 false => Some(line.opener),
             };
-            let step = step(random, classes, (number, line), speaker, is_impostor);
+            let part = Part {
+                version,
+                line,
+                number,
+                speaker,
+                is_impostor,
+            };
+            let step = step(random, classes, part);
             let is_possible =
                 line.protocol == Protocol::Udp || connections[number].play(line, &step).is_some();
             is_possible.then_some(step)
         });
         steps.extend(found);
     }
-    let version = match chance(random, 40) && classes.has(Class::Ipv6) {
-        true => Version::V6,
-        false => Version::V4,
-    };
     let story = Story {
         version,
         client,

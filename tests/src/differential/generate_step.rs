@@ -8,15 +8,12 @@ use super::{
     party::{ALL, End},
     render::PAYLOAD_LEN,
     step::{Act, Error, ErrorKind, Fault, Order, Step, Twist},
-    story::{Line, Protocol},
+    story::{Line, Protocol, Version},
     tcp::{ACK, FIN, RST, SYN},
 };
 
 /// The MTU outside.
 const MTU: u16 = 1500;
-
-/// Bytes that headers and options can take of it.
-const HEADERS: u16 = 20 + 8 + 20 + 4 + 12;
 
 /// Control bits that conntrack calls invalid.
 const ODD: [u8; 8] = [
@@ -33,14 +30,30 @@ const ODD: [u8; 8] = [
 /// Control bits that begin no connection, though they are valid.
 const STRAY: [u8; 4] = [RST, RST | ACK, FIN | ACK, SYN | ACK];
 
-/// A step of the conversation `line`, sent by `speaker` if it must be.
-pub fn step(
-    random: &mut Rng,
-    classes: &Classes,
-    (number, line): (usize, &Line),
-    speaker: Option<End>,
-    is_impostor: bool,
-) -> Step {
+/// For whom a step is thought up.
+#[derive(Debug, Clone, Copy)]
+pub struct Part<'a> {
+    /// The IP version.
+    pub version: Version,
+    /// The conversation.
+    pub line: &'a Line,
+    /// Its number.
+    pub number: usize,
+    /// Who has to send, if not either can.
+    pub speaker: Option<End>,
+    /// Whether the client is none.
+    pub is_impostor: bool,
+}
+
+/// A step of a conversation.
+pub fn step(random: &mut Rng, classes: &Classes, part: Part<'_>) -> Step {
+    let Part {
+        line,
+        number,
+        speaker,
+        is_impostor,
+        ..
+    } = part;
     let other = match line.opener {
         End::Client => End::Container,
         End::Container => End::Client,
@@ -50,10 +63,7 @@ pub fn step(
         None if chance(random, 45) => other,
         None => line.opener,
     };
-    let limit = match from {
-        End::Client => MTU,
-        End::Container => ALL[line.container].network.mtu,
-    } - HEADERS;
+    let limit = part.room(from, &[]);
     let mut act = match line.protocol {
         _ if speaker.is_none() && classes.has(Class::IcmpErrors) && chance(random, 6) => {
             Act::Error(error(random))
@@ -87,7 +97,7 @@ pub fn step(
                 step.twists.push(twist);
             }
         }
-        fit(&mut step, line, limit);
+        part.fit(&mut step);
     }
     step
 }
@@ -195,45 +205,70 @@ fn stands_alone(twist: &Twist) -> bool {
     )
 }
 
-/// Takes away twists that make no sense of this step, or no packet that can be sent.
-fn fit(step: &mut Step, line: &Line, limit: u16) {
-    let is_udp = line.protocol == Protocol::Udp;
-    let (act, from) = (step.act, step.from);
-    step.twists.retain(|twist| match twist {
-        Twist::NoChecksum | Twist::UdpLength(_) => is_udp,
-        Twist::DataOffset(_) => matches!(act, Act::Ack),
-        Twist::TcpOptions(_) => !is_udp,
-        // A bridge floods them, and netfilter takes note of them and translates them on their way: not to be
-        // copied.
-        Twist::BroadcastMac | Twist::MulticastMac if from == End::Container => false,
-        Twist::OtherMac if from == End::Container => {
-            ALL[line.container].is_alone()
-                && matches!(act, Act::Datagram(_) | Act::Ack | Act::Data(_))
+impl Part<'_> {
+    /// How long a payload may be that `from` sends.
+    fn room(&self, from: End, twists: &[Twist]) -> u16 {
+        let mtu = match from {
+            End::Client => MTU,
+            End::Container => ALL[self.line.container].network.mtu,
+        };
+        let network = match self.version {
+            Version::V4 => 20,
+            Version::V6 => 40,
+        };
+        let transport = match self.line.protocol {
+            Protocol::Tcp => 20,
+            Protocol::Udp => 8,
+        };
+        let more = twists.iter().map(|twist| match twist {
+            Twist::Options | Twist::Fragments(..) => 8,
+            Twist::TcpOptions(words) => u16::from(*words) * 4,
+            Twist::Tags(tags) => tags.len() as u16 * 4,
+            Twist::Padding(bytes) => u16::from(*bytes),
+            _ => 0,
+        });
+        mtu - network - transport - more.sum::<u16>()
+    }
+
+    /// Takes away twists that make no sense of this step, and what is too long to be sent.
+    fn fit(&self, step: &mut Step) {
+        let line = self.line;
+        let is_udp = line.protocol == Protocol::Udp;
+        let (act, from) = (step.act, step.from);
+        step.twists.retain(|twist| match twist {
+            Twist::NoChecksum | Twist::UdpLength(_) => is_udp,
+            Twist::DataOffset(_) => matches!(act, Act::Ack),
+            Twist::TcpOptions(_) => !is_udp,
+            // A bridge floods them, and netfilter takes note of them and translates them on their way: not to be
+            // copied.
+            Twist::BroadcastMac | Twist::MulticastMac if from == End::Container => false,
+            Twist::OtherMac if from == End::Container => {
+                ALL[line.container].is_alone()
+                    && matches!(act, Act::Datagram(_) | Act::Ack | Act::Data(_))
+            }
+            // Conntrack also sees these before the kernel drops them, and goes by the others' control bits.
+            Twist::Ttl(0 | 1) | Twist::BroadcastMac | Twist::MulticastMac => {
+                is_udp || matches!(act, Act::Syn | Act::Ack | Act::Data(_))
+            }
+            // What has no SYN, FIN or RST only, lest a valid segment becomes an odd one.
+            Twist::Flags(_) => matches!(act, Act::Data(_) | Act::Ack),
+            Twist::Segments(_) => matches!(act, Act::Data(_)),
+            Twist::Fragments(..) => {
+                matches!(act, Act::Data(length) | Act::Datagram(length) if length > 100)
+            }
+            // Conntrack would lose count.
+            Twist::Copies(_) => matches!(act, Act::Datagram(_) | Act::Data(_) | Act::Ack),
+            _ => true,
+        });
+        let is_cut = step
+            .twists
+            .iter()
+            .any(|twist| matches!(twist, Twist::Segments(_)));
+        let room = self.room(step.from, &step.twists);
+        if let Act::Data(length) | Act::Datagram(length) = &mut step.act
+            && !is_cut
+        {
+            *length = (*length).min(room);
         }
-        // Conntrack also sees these before the kernel drops them, and goes by the others' control bits.
-        Twist::Ttl(0 | 1) | Twist::BroadcastMac | Twist::MulticastMac => {
-            is_udp || matches!(act, Act::Syn | Act::Ack | Act::Data(_))
-        }
-        // What has no SYN, FIN or RST only, lest a valid segment becomes an odd one.
-        Twist::Flags(_) => matches!(act, Act::Data(_) | Act::Ack),
-        Twist::Segments(_) => matches!(act, Act::Data(_)),
-        Twist::Fragments(..) => {
-            matches!(act, Act::Data(length) | Act::Datagram(length) if length > 100)
-        }
-        // Conntrack would lose count.
-        Twist::Copies(_) => matches!(act, Act::Datagram(_) | Act::Data(_) | Act::Ack),
-        _ => true,
-    });
-    let has = |wanted: fn(&Twist) -> bool| step.twists.iter().any(wanted);
-    let longest = if has(|twist| matches!(twist, Twist::Segments(_))) {
-        u16::MAX
-    } else if has(|twist| matches!(twist, Twist::Padding(_) | Twist::Tags(_))) {
-        // What comes on top counts, too.
-        limit / 2
-    } else {
-        limit
-    };
-    if let Act::Data(length) | Act::Datagram(length) = &mut step.act {
-        *length = (*length).min(longest);
     }
 }

@@ -10,7 +10,7 @@ use super::{
 };
 
 /// Bytes of IP and TCP headers with all the options that are played.
-const LONGEST_HEADERS: u16 = 60;
+const LONGEST_HEADERS: u16 = 76;
 
 impl Story {
     /// Whether two honest ends could have made this traffic, as far as conntrack keeps count of it and
