@@ -1,13 +1,17 @@
 //! What differs between IP versions, as a compile-time parameter: one core serves both without a second
 //! copy and without a branch in the hot path.
 
-use core::mem::offset_of;
+mod v4;
+mod v6;
 
 use bytemuck::Pod;
 
+pub use v4::V4;
+pub use v6::V6;
+
 use crate::{
     checksum::ChecksumDelta,
-    headers::{Be16, Be32, IpProtocol, Ipv4},
+    headers::{EtherType, IpProtocol},
     packet::{Packet, WriteFault},
     reason::Reason,
 };
@@ -39,10 +43,20 @@ pub enum End {
 /// An IP version.
 pub trait Family: Copy {
     /// An address, in network byte order.
-    type Address: Pod + Eq + core::fmt::Debug;
+    type Address: Pod + Eq + core::hash::Hash + core::fmt::Debug;
 
     /// Length of a header without options or extensions, in bytes.
     const HEADER_LEN: usize;
+
+    /// How Ethernet calls it.
+    const ETHER_TYPE: EtherType;
+
+    /// Its protocol of errors.
+    const ICMP: IpProtocol;
+
+    /// Whether its header has a checksum of its own, which balances an address's change in a checksum over
+    /// the whole packet.
+    const HAS_HEADER_CHECKSUM: bool;
 
     /// Reads the header at `offset`. Anything but a whole packet with a plain header is refused.
     fn parse<P: Packet>(packet: &P, offset: usize) -> Result<Network<Self::Address>, Reason>;
@@ -62,85 +76,7 @@ pub trait Family: Copy {
     /// An address as [`Backend::address`](crate::published::Backend::address) stores it.
     fn from_words(words: &[u32; 4]) -> Self::Address;
 
-    /// Whether no packet from outside can rightly have this source ("martian", RFC 1812 5.3.7). The
-    /// host's own and the containers' addresses are found by routing, not here.
+    /// Whether no packet from outside that is to be forwarded can rightly have this source ("martian",
+    /// RFC 1812 5.3.7). The host's own and the containers' addresses are found by routing, not here.
     fn is_martian(source: Self::Address) -> bool;
-}
-
-/// IPv4.
-#[derive(Clone, Copy, Debug)]
-pub struct V4;
-
-impl Family for V4 {
-    type Address = Be32;
-
-    const HEADER_LEN: usize = size_of::<Ipv4>();
-
-    #[inline(always)]
-    fn parse<P: Packet>(packet: &P, offset: usize) -> Result<Network<Be32>, Reason> {
-        let header: Ipv4 = packet.load(offset).ok_or(Reason::Malformed)?;
-        if header.version_ihl != Ipv4::PLAIN {
-            return Err(
-                if header.version_ihl > Ipv4::PLAIN && header.version_ihl <= 0x4f {
-                    Reason::IpOptions
-                } else {
-                    Reason::Malformed
-                },
-            );
-        }
-        let length = u32::from(header.total_length.get());
-        if length < Self::HEADER_LEN as u32 || offset as u32 + length > packet.size() {
-            return Err(Reason::Malformed);
-        }
-        if header.fragment.get() & Ipv4::FRAGMENT_MASK != 0 {
-            return Err(Reason::Fragment);
-        }
-        Ok(Network {
-            source: header.source,
-            destination: header.destination,
-            protocol: header.protocol,
-            ttl: header.ttl,
-            length,
-        })
-    }
-
-    #[inline(always)]
-    fn rewrite<P: Packet>(
-        packet: &mut P,
-        offset: usize,
-        end: End,
-        address: Be32,
-    ) -> Result<(), WriteFault> {
-        let header: Ipv4 = packet.load(offset).ok_or(WriteFault)?;
-        let (old, at) = match end {
-            End::Source => (header.source, offset_of!(Ipv4, source)),
-            End::Destination => (header.destination, offset_of!(Ipv4, destination)),
-        };
-        // The checksum counts time to live and protocol as one word.
-        let hops = |ttl: u8| Be16::new(u16::from(ttl) << 8 | u16::from(header.protocol.0));
-        let ttl = header.ttl.wrapping_sub(1);
-        let change = Self::replace(old, address).replace16(hops(header.ttl), hops(ttl));
-        packet.store(offset + at, address)?;
-        packet.store(offset + offset_of!(Ipv4, ttl), ttl)?;
-        packet.store(
-            offset + offset_of!(Ipv4, checksum),
-            change.apply(header.checksum),
-        )
-    }
-
-    #[inline(always)]
-    fn replace(old: Be32, new: Be32) -> ChecksumDelta {
-        ChecksumDelta::NONE.replace32(old, new)
-    }
-
-    #[inline(always)]
-    fn from_words(words: &[u32; 4]) -> Be32 {
-        Be32::from_raw(words[0])
-    }
-
-    #[inline(always)]
-    fn is_martian(source: Be32) -> bool {
-        // RFC 6890: "this network", loopback, and from 224.0.0.0 up multicast, reserved and broadcast.
-        matches!(source.get() >> 24, 0 | 127 | 224..)
-    }
 }

@@ -4,6 +4,7 @@ use crate::{
     headers::{Be16, IpProtocol, TcpFlags},
     published::Traffic,
     settings::Settings,
+    state::{Direction, Move, State, Timeouts},
     tables::Route,
 };
 
@@ -56,73 +57,12 @@ pub struct OuterTuple<A> {
 /// client that went up the stack has been confirmed by conntrack on its way out.
 pub const HAND_OVER: u32 = 100;
 
-/// How far a flow has come.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub enum State {
-    /// Only the client has been heard.
-    Opening = 0,
-    /// The container has answered.
-    Established = 1,
-    /// One side has sent FIN.
-    Closing = 2,
-    /// One side has sent RST.
-    Closed = 3,
-}
-
-impl State {
-    /// From its number in [`Flow::state`].
-    #[inline(always)]
-    pub const fn from_number(number: u8) -> Self {
-        match number {
-            0 => Self::Opening,
-            1 => Self::Established,
-            2 => Self::Closing,
-            _ => Self::Closed,
-        }
-    }
-
-    /// The word by which `portway flows` calls it.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Opening => "opening",
-            Self::Established => "established",
-            Self::Closing => "closing",
-            Self::Closed => "closed",
-        }
-    }
-
-    /// Seconds of silence after which a flow in this state is forgotten: nf_conntrack's defaults for the
-    /// state it would be in (net/netfilter/nf_conntrack_proto_tcp.c and _udp.c).
-    #[inline(always)]
-    pub const fn timeout(self, protocol: IpProtocol) -> u32 {
-        if protocol.0 == IpProtocol::TCP.0 {
-            match self {
-                Self::Opening => 120,         // SYN_SENT
-                Self::Established => 432_000, // ESTABLISHED
-                Self::Closing => 120,         // FIN_WAIT, TIME_WAIT
-                Self::Closed => 10,           // CLOSE
-            }
-        } else {
-            match self {
-                Self::Opening => 30, // udp_timeout
-                _ => 120,            // udp_timeout_stream
-            }
-        }
-    }
-}
-
-/// Which way a packet of a flow goes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Direction {
-    /// Client -> container.
-    Forward,
-    /// Container -> client.
-    Reply,
-}
+/// Milliseconds for which a look at what the kernel lets through holds: then a packet takes the slow path
+/// again, and the firewall has its say on it.
+pub const LEASE: u32 = 3_000;
 
 /// Everything a flow needs to be translated both ways without asking another table.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct Flow<A> {
     /// The host address the client talks to.
@@ -143,8 +83,8 @@ pub struct Flow<A> {
     pub external_mtu: u16,
     /// A [`State`] as its number.
     pub state: u8,
-    /// Zero.
-    pub padding: u8,
+    /// 1 if it is among the flows whose both ends have proved to be there.
+    pub is_kept: u8,
     /// The client's own port.
     pub client_port: Be16,
     /// When routing was last asked, in seconds of the monotonic clock, as the two below.
@@ -153,9 +93,14 @@ pub struct Flow<A> {
     pub created: u32,
     /// When its last packet came.
     pub last_seen: u32,
-    /// When a packet of the client was first left to the kernel because admission is off, in milliseconds
-    /// of the monotonic clock; zero for never. Conntrack knows the flow soon after.
+    /// When a packet of the client was first left to the kernel because admission is not `direct` any more,
+    /// in milliseconds of the monotonic clock, as the two below; zero for never. Conntrack knows the flow
+    /// soon after.
     pub handed_over_at: u32,
+    /// When the kernel was last seen to let a packet of the client through; zero for never.
+    pub admitted_in_at: u32,
+    /// When the kernel was last seen to let a reply through; zero for never.
+    pub admitted_out_at: u32,
     /// What went through it. Written without atomics: exact as long as each direction stays on one CPU,
     /// which is where a NIC's flow hashing puts it.
     pub traffic: Traffic,
@@ -170,15 +115,9 @@ impl<A> Flow<A> {
 
     /// Whether it has been silent for longer than its state allows. `now` in seconds.
     #[inline(always)]
-    pub fn is_expired(&self, protocol: IpProtocol, now: u32) -> bool {
+    pub fn is_expired(&self, timeouts: &Timeouts, now: u32) -> bool {
         // Signed: another CPU may have stamped the next second meanwhile.
-        now.wrapping_sub(self.last_seen) as i32 > self.state().timeout(protocol) as i32
-    }
-
-    /// Whether a new SYN on its tuple is another connection.
-    #[inline(always)]
-    pub fn is_over(&self) -> bool {
-        self.state >= State::Closing as u8
+        now.wrapping_sub(self.last_seen) as i32 > timeouts.of(self.state()) as i32
     }
 
     /// Whether routing has to be asked again.
@@ -187,24 +126,61 @@ impl<A> Flow<A> {
         self.epoch != settings.epoch || now.wrapping_sub(self.routed_at) > ROUTE_LIFETIME
     }
 
+    /// Whether the kernel let a packet of its kind through, when last asked, and was asked lately. `asked_at`
+    /// is one of `admitted_in_at` and `admitted_out_at`, `now` in milliseconds.
+    #[inline(always)]
+    pub fn is_leased(asked_at: u32, settings: &Settings, now: u32) -> bool {
+        asked_at != 0
+            && now.wrapping_sub(asked_at) < LEASE
+            && asked_at.wrapping_sub(settings.rules_since) as i32 > 0
+    }
+
+    /// Whether conntrack knows it by now, where admission is not `direct`: a flow that was begun without
+    /// the kernel's knowledge goes on for a moment, until a packet of the client has gone up the stack and
+    /// been confirmed there. Before that, nobody but us can translate its replies: the kernel would take
+    /// them for a flow of the container's own. `now` in milliseconds.
+    #[inline(always)]
+    pub fn is_known_to_kernel(&self, settings: &Settings, now: u32) -> bool {
+        self.admitted_in_at != 0
+            || (self.handed_over_at != 0
+                && now.wrapping_sub(self.handed_over_at) as i32 > HAND_OVER as i32)
+            || now.wrapping_sub(settings.rules_since) > LEASE
+    }
+
     /// Takes note of a packet: time and state. Counting is the caller's.
     #[inline(always)]
-    pub fn observe(&mut self, direction: Direction, flags: TcpFlags, now: u32) {
+    pub fn observe(&mut self, direction: Direction, flags: TcpFlags, now: u32) -> Observed {
+        let state = self.state();
+        let next = match state.after(direction, flags, now.wrapping_sub(self.created)) {
+            Move::To(next) => next,
+            Move::Ignored => return Observed::Noted,
+            Move::Invalid => return Observed::Invalid,
+        };
         // At most one write a second and none where nothing changes: the entry's cache line is shared.
         if self.last_seen != now {
             self.last_seen = now;
         }
-        let state = match self.state() {
-            _ if flags.any(TcpFlags::RST) => State::Closed,
-            State::Opening | State::Established if flags.any(TcpFlags::FIN) => State::Closing,
-            // A container that goes on talking has not accepted the client's RST: it was forged, or late.
-            State::Opening | State::Closed if direction == Direction::Reply => State::Established,
-            state => state,
-        };
-        if self.state != state as u8 {
-            self.state = state as u8;
+        if self.state != next as u8 {
+            self.state = next as u8;
+        }
+        if self.is_kept == 0 && next.is_proven() {
+            Observed::Proven
+        } else {
+            Observed::Noted
         }
     }
+}
+
+/// What taking note of a packet has come to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Observed {
+    /// Nothing special.
+    Noted,
+    /// Both sides have proved that they are there, and the flow is not yet among those of which that is
+    /// known.
+    Proven,
+    /// The packet does not belong into the flow's state, and has left no trace.
+    Invalid,
 }
 
 const _: () = assert!(size_of::<OuterTuple<crate::headers::Be32>>() == 16);
@@ -221,7 +197,9 @@ impl<A: Copy> Flow<A> {
 }
 
 const _: () = assert!(size_of::<FlowKey<crate::headers::Be32>>() == 16);
-const _: () = assert!(size_of::<Flow<crate::headers::Be32>>() == 80);
+const _: () = assert!(size_of::<FlowKey<crate::headers::Ip6>>() == 40);
+const _: () = assert!(size_of::<Flow<crate::headers::Be32>>() == 88);
+const _: () = assert!(size_of::<Flow<crate::headers::Ip6>>() == 112);
 
 #[cfg(test)]
 mod tests {
@@ -230,82 +208,64 @@ mod tests {
 
     const SYN: TcpFlags = TcpFlags(TcpFlags::SYN);
     const ACK: TcpFlags = TcpFlags(TcpFlags::ACK);
-    const FIN: TcpFlags = TcpFlags(TcpFlags::FIN | TcpFlags::ACK);
-    const RST: TcpFlags = TcpFlags(TcpFlags::RST);
 
     fn flow() -> Flow<Be32> {
         Flow {
-            host_address: Be32::new(1),
-            next_hop: Be32::new(2),
-            backend: 1,
-            generation: 1,
-            external_ifindex: 1,
-            epoch: 0,
-            host_port: Be16::new(1),
-            external_mtu: 1500,
-            state: State::Opening as u8,
-            padding: 0,
-            client_port: Be16::new(1),
-            routed_at: 0,
-            created: 0,
-            last_seen: 0,
-            handed_over_at: 0,
-            traffic: Traffic::default(),
+            state: State::SynSent as u8,
+            ..bytemuck::Zeroable::zeroed()
         }
     }
 
     #[test]
-    fn a_tcp_flow_opens_stands_and_closes() {
+    fn a_packet_leaves_its_time_and_state() {
         let mut flow = flow();
-        flow.observe(Direction::Forward, SYN, 1);
-        assert_eq!(flow.state(), State::Opening, "a SYN alone proves nothing");
-        flow.observe(Direction::Reply, TcpFlags(SYN.0 | ACK.0), 2);
-        assert_eq!(flow.state(), State::Established);
-        flow.observe(Direction::Forward, FIN, 3);
-        assert_eq!(flow.state(), State::Closing);
-        flow.observe(Direction::Reply, ACK, 4);
-        assert_eq!((flow.state(), flow.last_seen), (State::Closing, 4));
-        flow.observe(Direction::Reply, RST, 5);
-        assert_eq!(flow.state(), State::Closed);
-    }
-
-    #[test]
-    fn a_reset_that_the_container_does_not_accept_ends_nothing() {
-        let mut flow = flow();
-        flow.observe(Direction::Reply, TcpFlags(SYN.0 | ACK.0), 1);
-        flow.observe(Direction::Forward, RST, 2);
-        assert_eq!(flow.state(), State::Closed);
-        flow.observe(Direction::Forward, ACK, 3);
-        assert_eq!(flow.state(), State::Closed, "its sender proves nothing");
-        flow.observe(Direction::Reply, ACK, 4);
-        assert_eq!(flow.state(), State::Established);
+        assert_eq!(
+            flow.observe(Direction::Forward, SYN, 1),
+            Observed::Noted,
+            "a SYN alone proves nothing"
+        );
+        let syn_ack = TcpFlags(SYN.0 | ACK.0);
+        assert_eq!(
+            flow.observe(Direction::Reply, syn_ack, 2),
+            Observed::Noted,
+            "nor does its answer"
+        );
+        assert_eq!(flow.observe(Direction::Forward, ACK, 3), Observed::Proven);
+        flow.is_kept = 1;
+        assert_eq!(flow.observe(Direction::Forward, ACK, 4), Observed::Noted);
+        assert_eq!((flow.state(), flow.last_seen), (State::Established, 4));
+        assert_eq!(
+            flow.observe(Direction::Forward, syn_ack, 5),
+            Observed::Invalid
+        );
+        assert_eq!(flow.last_seen, 4, "no trace");
     }
 
     #[test]
     fn silence_ends_a_flow_on_conntracks_schedule() {
         let mut flow = flow();
-        for (protocol, state, seconds) in [
-            (IpProtocol::TCP, State::Opening, 120),
-            (IpProtocol::TCP, State::Established, 432_000),
-            (IpProtocol::TCP, State::Closing, 120),
-            (IpProtocol::TCP, State::Closed, 10),
-            (IpProtocol::UDP, State::Opening, 30),
-            (IpProtocol::UDP, State::Established, 120),
+        for (state, seconds) in [
+            (State::SynSent, 120),
+            (State::SynRecv, 60),
+            (State::Established, 432_000),
+            (State::FinWait, 120),
+            (State::CloseWait, 60),
+            (State::LastAck, 30),
+            (State::TimeWait, 120),
+            (State::Close, 10),
+            (State::Unanswered, 30),
+            (State::Answered, 30),
+            (State::Stream, 120),
         ] {
             flow.state = state as u8;
             // Across the wrap of the clock, too.
             for last_seen in [0, 1000, u32::MAX - 5] {
                 flow.last_seen = last_seen;
+                let is_expired = |now: u32| flow.is_expired(&Timeouts::DEFAULT, now);
                 // Stamped by another CPU after this one has read the clock.
-                assert!(!flow.is_expired(protocol, last_seen.wrapping_sub(1)));
-                assert!(
-                    !flow.is_expired(protocol, last_seen.wrapping_add(seconds)),
-                    "{state:?}"
-                );
-                assert!(
-                    flow.is_expired(protocol, last_seen.wrapping_add(seconds + 1)),
-                    "{state:?}"
-                );
+                assert!(!is_expired(last_seen.wrapping_sub(1)));
+                assert!(!is_expired(last_seen.wrapping_add(seconds)), "{state:?}");
+                assert!(is_expired(last_seen.wrapping_add(seconds + 1)), "{state:?}");
             }
         }
     }

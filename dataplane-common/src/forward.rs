@@ -5,21 +5,18 @@
 
 use crate::{
     family::Family,
-    headers::{Mac, Ports},
+    headers::{Be16, IpProtocol, Mac, Ports},
     join::Candidate,
     packet::Packet,
-    parse::{Parsed, parse},
-    published::{Backend, BoundPort, PortSlot},
+    parse::Parsed,
+    published::{Backend, PortSlot},
     reason::Reason,
-    settings::Admission,
     tables::Tables,
 };
 
-/// A packet from outside that goes to a container.
+/// Where a packet from outside goes.
 #[derive(Clone, Copy, Debug)]
 pub struct Forward<F: Family> {
-    /// The packet.
-    pub parsed: Parsed<F>,
     /// Its new destination address.
     pub address: F::Address,
     /// Its new ports.
@@ -38,67 +35,63 @@ pub struct Forward<F: Family> {
 #[inline(always)]
 pub fn forward<F: Family, P: Packet, T: Tables<F>>(
     packet: &P,
+    parsed: &Parsed<F>,
     tables: &T,
     ingress: u32,
 ) -> Result<Forward<F>, Reason> {
     if !packet.is_to_host() {
         return Err(Reason::NotToHost);
     }
-    let parsed = parse::<F, P>(packet)?;
-    let (slot, backend) = published::<F, T>(tables, &parsed).ok_or(Reason::NotPublished)?;
-    let settings = tables.settings();
-    if parsed.network.ttl <= 1 {
+    let network = &parsed.network;
+    let (slot, backend) = published::<F, T>(
+        tables,
+        network.protocol,
+        &network.destination,
+        parsed.ports.destination,
+    )
+    .ok_or(Reason::NotPublished)?;
+    let settings = tables.settings().ok_or(Reason::Admission)?;
+    if network.ttl <= 1 {
         return Err(Reason::Ttl);
     }
     if !parsed.fits(backend.mtu) {
         return Err(Reason::Mtu);
     }
-    let packet = Candidate {
-        parsed: &parsed,
+    let candidate = Candidate {
+        parsed,
         slot,
         backend,
-        address: F::from_words(&backend.address),
         settings,
         ingress,
         now: tables.now(),
     };
-    if Admission::from_number(settings.admission) != Admission::Direct {
-        packet.hand_over(tables);
-        return Err(Reason::Admission);
-    }
-    let joined = packet.join(tables)?;
-    tables.with_traffic(slot.backend(), |traffic| {
-        traffic.count_in(parsed.network.length)
-    });
+    let joined = candidate.join(tables)?;
+    tables.with_traffic(slot.backend(), |traffic| traffic.count_in(network.length));
     Ok(Forward {
-        parsed,
-        address: packet.address,
+        address: F::from_words(&backend.address),
         ports: Ports {
-            source: joined.client_port(),
+            source: joined.client_port,
             destination: slot.port(),
         },
         mac: backend.mac,
         source_mac: backend.source_mac,
         ifindex: backend.ifindex,
-        is_first: joined.is_first(),
+        is_first: joined.is_first,
     })
 }
 
-/// What is published at the packet's destination, if its backend is alive.
+/// What is published at a port of an address of the host, if its backend is alive. Whether the address is
+/// the host's at all is for the caller to ask.
 #[inline(always)]
-fn published<'a, F: Family, T: Tables<F>>(
+pub(crate) fn published<'a, F: Family, T: Tables<F>>(
     tables: &'a T,
-    parsed: &Parsed<F>,
+    protocol: IpProtocol,
+    address: &F::Address,
+    port: Be16,
 ) -> Option<(PortSlot, &'a Backend)> {
-    let (protocol, port) = (parsed.network.protocol, parsed.ports.destination);
     let mut slot = tables.port(protocol, port);
     if slot.has_bound() {
-        let bound = tables.bound_port(&BoundPort {
-            address: parsed.network.destination,
-            port,
-            protocol,
-            padding: 0,
-        });
+        let bound = tables.bound_port(protocol, address, port);
         if bound != PortSlot::EMPTY {
             slot = bound;
         }

@@ -65,6 +65,48 @@ impl Be32 {
     }
 }
 
+/// An IPv6 address in network byte order, as four words in the order in which they lie in memory.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct Ip6([u32; 4]);
+
+impl Ip6 {
+    /// From the address's bytes.
+    pub const fn new(bytes: [u8; 16]) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
+        Self([
+            u32::from_ne_bytes([a, b, c, d]),
+            u32::from_ne_bytes([e, f, g, h]),
+            u32::from_ne_bytes([i, j, k, l]),
+            u32::from_ne_bytes([m, n, o, p]),
+        ])
+    }
+
+    /// The address's bytes.
+    #[inline(always)]
+    pub fn bytes(self) -> [u8; 16] {
+        bytemuck::cast(self.0)
+    }
+
+    /// The four words as they lie in memory.
+    #[inline(always)]
+    pub const fn raw(self) -> [u32; 4] {
+        self.0
+    }
+
+    /// From four words as they lie in memory.
+    #[inline(always)]
+    pub const fn from_raw(raw: [u32; 4]) -> Self {
+        Self(raw)
+    }
+
+    /// The first 32 bits, which tell most kinds of addresses apart.
+    #[inline(always)]
+    pub const fn prefix(self) -> Be32 {
+        Be32::from_raw(self.0[0])
+    }
+}
+
 /// An Ethernet (MAC) address.
 pub type Mac = [u8; 6];
 
@@ -80,6 +122,9 @@ impl EtherType {
     pub const IPV6: Self = Self(Be16::new(0x86dd));
 }
 
+/// The VLAN's number in a tag's control information (IEEE 802.1Q); the rest is its priority.
+pub const VLAN_ID_MASK: u32 = 0x0fff;
+
 /// What an IP packet carries (IANA protocol numbers).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Pod, Zeroable)]
 #[repr(transparent)]
@@ -90,6 +135,15 @@ impl IpProtocol {
     pub const TCP: Self = Self(6);
     /// UDP, RFC 768.
     pub const UDP: Self = Self(17);
+    /// ICMP, RFC 792.
+    pub const ICMP: Self = Self(1);
+    /// ICMPv6, RFC 4443.
+    pub const ICMPV6: Self = Self(58);
+    /// IPv6's fragment header, RFC 8200 4.5.
+    pub const FRAGMENT: Self = Self(44);
+    /// IPv6's extension headers other than the fragment header: hop-by-hop options, routing, destination
+    /// options, authentication.
+    pub const EXTENSIONS: [Self; 4] = [Self(0), Self(43), Self(60), Self(51)];
 }
 
 /// An Ethernet header without tags.
@@ -135,6 +189,24 @@ impl Ipv4 {
     pub const PLAIN: u8 = 0x45;
     /// More-fragments flag and fragment offset in [`Ipv4::fragment`], in host byte order.
     pub const FRAGMENT_MASK: u16 = 0x3fff;
+}
+
+/// An IPv6 header (RFC 8200).
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Ipv6 {
+    /// Version (high 4 bits), traffic class and flow label.
+    pub version_class_label: Be32,
+    /// What follows the header, in bytes.
+    pub payload_length: Be16,
+    /// What it carries: a transport protocol or an extension header.
+    pub next_header: IpProtocol,
+    /// Hop limit.
+    pub hop_limit: u8,
+    /// Source address.
+    pub source: Ip6,
+    /// Destination address.
+    pub destination: Ip6,
 }
 
 /// The ports both TCP and UDP begin with.
@@ -240,6 +312,7 @@ pub struct Udp {
 
 const _: () = assert!(size_of::<Ethernet>() == 14);
 const _: () = assert!(size_of::<Ipv4>() == 20);
+const _: () = assert!(size_of::<Ipv6>() == 40);
 const _: () = assert!(size_of::<Tcp>() == 20);
 const _: () = assert!(size_of::<Udp>() == 8);
 

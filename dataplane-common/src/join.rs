@@ -1,13 +1,18 @@
 //! Finding a packet's flow, or beginning it.
+//!
+//! What is not for every packet is a function of its own in the eBPF program, and none of these calls another
+//! that needs much stack: 512 bytes are all there is. They return single words, because the verifier wants
+//! to know every bit of what comes back.
 
 use crate::{
     family::Family,
-    flow::{Direction, Flow, FlowKey, OuterTuple, State},
-    headers::Be16,
+    flow::{Flow, FlowKey, Observed, OuterTuple},
+    headers::{Be16, TcpFlags},
     parse::Parsed,
     published::{Backend, PortSlot, Traffic},
     reason::Reason,
-    settings::Settings,
+    settings::{Admission, Settings},
+    state::{Direction, State},
     tables::{Route, TableFull, Tables},
 };
 
@@ -18,8 +23,11 @@ pub const FOREIGN_LIFETIME: u32 = 120;
 /// How many ports are tried for a client whose own is taken.
 const REMAP_ATTEMPTS: u32 = 4;
 
+/// No port: zero is reserved (RFC 6335).
+const NO_PORT: Be16 = Be16::new(0);
+
 /// What the flow table says of a packet.
-enum Known {
+pub(crate) enum Known {
     /// It belongs to a live flow.
     Accepted,
     /// It belongs to a live flow that must not be accelerated just now.
@@ -30,34 +38,13 @@ enum Known {
     Not,
 }
 
-/// The flow that a packet belongs to: the port the container sees the client under, and whether the packet
-/// is its first. One word without padding, because a function of an eBPF program cannot return more, and
-/// the verifier looks at every bit that it returns.
+/// The flow that a packet belongs to.
 #[derive(Clone, Copy)]
-pub(crate) struct Joined(u32);
-
-impl Joined {
-    const FIRST: u32 = 1 << 16;
-
-    #[inline(always)]
-    fn existing(client_port: Be16) -> Self {
-        Self(client_port.raw().into())
-    }
-
-    #[inline(always)]
-    fn first(client_port: Be16) -> Self {
-        Self(u32::from(client_port.raw()) | Self::FIRST)
-    }
-
-    #[inline(always)]
-    pub(crate) fn client_port(self) -> Be16 {
-        Be16::from_raw(self.0 as u16)
-    }
-
-    #[inline(always)]
-    pub(crate) fn is_first(self) -> bool {
-        self.0 & Self::FIRST != 0
-    }
+pub(crate) struct Joined {
+    /// The port under which the container sees the client.
+    pub(crate) client_port: Be16,
+    /// Whether the packet is its first.
+    pub(crate) is_first: bool,
 }
 
 /// A packet to a published port, with all that has been looked up for it.
@@ -68,10 +55,8 @@ pub(crate) struct Candidate<'a, F: Family> {
     pub(crate) slot: PortSlot,
     /// Where that is.
     pub(crate) backend: &'a Backend,
-    /// The container's address.
-    pub(crate) address: F::Address,
     /// The controller's settings.
-    pub(crate) settings: Settings,
+    pub(crate) settings: &'a Settings,
     /// The interface it came in on.
     pub(crate) ingress: u32,
     /// The time, in seconds.
@@ -79,10 +64,76 @@ pub(crate) struct Candidate<'a, F: Family> {
 }
 
 impl<F: Family> Candidate<'_, F> {
+    /// Finds the packet's flow, or begins it.
+    #[inline(always)]
+    pub(crate) fn join<T: Tables<F>>(&self, tables: &T) -> Result<Joined, Reason> {
+        let own_port = self.parsed.ports.source;
+        let mut key = self.key(own_port);
+        let mut is_own_port_taken = false;
+        let admission = Admission::from_number(self.settings.admission);
+        match admission {
+            Admission::Direct => {
+                for is_remapped in [false, true] {
+                    match self.continue_flow(tables, &key) {
+                        Known::Accepted => {
+                            return Ok(Joined {
+                                client_port: key.client_port,
+                                is_first: false,
+                            });
+                        }
+                        Known::Refused(reason) => return Err(reason),
+                        Known::Collides => is_own_port_taken |= !is_remapped,
+                        Known::Not => {}
+                    }
+                    // Also where its own port is free by now: a flow keeps the port that it was given.
+                    match self.remapped(tables) {
+                        NO_PORT => break,
+                        port => key.client_port = port,
+                    }
+                }
+                key.client_port = own_port;
+            }
+            Admission::Netfilter => match self.continue_by_lease(tables, &key) {
+                Known::Accepted => {
+                    return Ok(Joined {
+                        client_port: own_port,
+                        is_first: false,
+                    });
+                }
+                Known::Refused(reason) => return Err(reason),
+                // The kernel tells the two apart by itself.
+                Known::Collides => return Err(Reason::ReplyCollision),
+                Known::Not => {}
+            },
+            Admission::Off => {
+                self.hand_over(tables, &key);
+                return Err(Reason::Admission);
+            }
+        }
+        let mut route = Route::to(self.parsed.network.source);
+        self.admit(tables, &mut route)?;
+        if is_own_port_taken {
+            key.client_port = self.another_port(tables);
+            if key.client_port == NO_PORT {
+                return Err(Reason::ReplyCollision);
+            }
+        }
+        self.insert_flow(tables, &key, &route)?;
+        if admission == Admission::Direct {
+            Ok(Joined {
+                client_port: key.client_port,
+                is_first: true,
+            })
+        } else {
+            // It is noted, for the case that the kernel admits it.
+            Err(Reason::Lease)
+        }
+    }
+
     #[inline(always)]
     fn key(&self, client_port: Be16) -> FlowKey<F::Address> {
         FlowKey {
-            container: self.address,
+            container: F::from_words(&self.backend.address),
             client: self.parsed.network.source,
             container_port: self.slot.port(),
             client_port,
@@ -115,54 +166,7 @@ impl<F: Family> Candidate<'_, F> {
             tables.backend(flow.backend)
         };
         backend.is_none_or(|backend| flow.generation != backend.generation)
-            || flow.is_expired(self.parsed.network.protocol, self.now)
-    }
-
-    /// Looks for the packet's flow under a port of the client.
-    #[inline(always)]
-    fn continue_flow<T: Tables<F>>(&self, tables: &T, client_port: Be16) -> Known {
-        tables
-            .with_flow(&self.key(client_port), |flow| {
-                if self.is_dead(tables, flow) {
-                    return Known::Not;
-                }
-                if !self.belongs_to(flow) {
-                    return Known::Collides;
-                }
-                // Another connection of the same tuple.
-                if self.parsed.flags.opens() && flow.is_over() {
-                    return Known::Not;
-                }
-                if flow.handed_over_at != 0 {
-                    flow.handed_over_at = 0;
-                }
-                if flow.is_route_stale(&self.settings, self.now) {
-                    if !tables.is_local(flow.host_address) {
-                        return Known::Refused(Reason::NotLocal);
-                    }
-                    match self.route(tables) {
-                        Ok(route) => flow.set_route(&route, &self.settings, self.now),
-                        Err(reason) => return Known::Refused(reason),
-                    }
-                } else if flow.external_ifindex != self.ingress {
-                    return Known::Refused(Reason::ReversePath);
-                }
-                flow.observe(Direction::Forward, self.parsed.flags, self.now);
-                flow.traffic.count_in(self.parsed.network.length);
-                Known::Accepted
-            })
-            .unwrap_or(Known::Not)
-    }
-
-    /// Takes note that a packet of a flow goes up the stack: conntrack picks the flow up there, and
-    /// translates its replies from now on. Until then nobody but us can.
-    #[inline(always)]
-    pub(crate) fn hand_over<T: Tables<F>>(&self, tables: &T) {
-        tables.with_flow(&self.key(self.parsed.ports.source), |flow| {
-            if self.belongs_to(flow) && flow.handed_over_at == 0 {
-                flow.handed_over_at = tables.now_millis().max(1);
-            }
-        });
+            || flow.is_expired(&self.settings.timeouts, self.now)
     }
 
     /// Whether the packet has a flow's addresses and ports.
@@ -173,95 +177,181 @@ impl<F: Family> Candidate<'_, F> {
             && flow.client_port == self.parsed.ports.source
     }
 
-    /// Finds the packet's flow, or begins it.
+    /// Why the packet does not go on in this flow, if so.
     #[inline(always)]
-    pub(crate) fn join<T: Tables<F>>(&self, tables: &T) -> Result<Joined, Reason> {
-        let mut client_port = self.parsed.ports.source;
-        let mut is_own_port_taken = false;
-        for is_remapped in [false, true] {
-            match self.continue_flow(tables, client_port) {
-                Known::Accepted => return Ok(Joined::existing(client_port)),
-                Known::Refused(reason) => return Err(reason),
-                Known::Not => {}
-                Known::Collides => is_own_port_taken |= !is_remapped,
-            }
-            // Also where its own port is free by now: a flow keeps the port that it was given.
-            match tables.remapped(&self.outer_tuple()) {
-                Some(port) => client_port = port,
-                None => break,
-            }
+    pub(crate) fn exclude<T: Tables<F>>(
+        &self,
+        tables: &T,
+        flow: &Flow<F::Address>,
+    ) -> Option<Known> {
+        if self.is_dead(tables, flow) {
+            return Some(Known::Not);
         }
-        self.begin(tables, is_own_port_taken)
-    }
-
-    /// Begins a flow. Where another one has the client's own port taken, the container sees the client
-    /// under another, as netfilter has it. A function of its own in the eBPF program, which leaves the
-    /// stack of the fast path small.
-    #[inline(never)]
-    fn begin<T: Tables<F>>(&self, tables: &T, is_own_port_taken: bool) -> Result<Joined, Reason> {
-        let route = self.admit(tables)?;
-        let mut client_port = self.parsed.ports.source;
-        if is_own_port_taken {
-            client_port = self.free_port(tables).ok_or(Reason::ReplyCollision)?;
-            tables
-                .remap(&self.outer_tuple(), client_port)
-                .map_err(|TableFull| Reason::TableFull)?;
+        if !self.belongs_to(flow) {
+            return Some(Known::Collides);
         }
-        self.insert_flow(tables, client_port, &route)
-    }
-
-    /// A port under which the container sees no other client.
-    #[inline(always)]
-    fn free_port<T: Tables<F>>(&self, tables: &T) -> Option<Be16> {
-        let start = tables.random();
-        for attempt in 0..REMAP_ATTEMPTS {
-            let port = alternative_port(self.parsed.ports.source, start.wrapping_add(attempt));
-            let is_free = tables
-                .with_flow(&self.key(port), |flow| self.is_dead(tables, flow))
-                .unwrap_or(true);
-            if is_free {
-                return Some(port);
-            }
+        // Another connection of the same tuple.
+        if self.parsed.flags.opens() && flow.state().is_over() {
+            return Some(Known::Not);
         }
         None
     }
 
-    /// Whether this packet may begin a flow; if so, the way back to its client.
+    /// Takes the packet into its flow, if there is one.
     #[inline(always)]
-    fn admit<T: Tables<F>>(&self, tables: &T) -> Result<Route<F::Address>, Reason> {
-        let network = &self.parsed.network;
-        if !tables.is_local(network.destination) {
+    fn continue_flow<T: Tables<F>>(&self, tables: &T, key: &FlowKey<F::Address>) -> Known {
+        let Some(mut flow) = tables.flow(key) else {
+            return Known::Not;
+        };
+        if let Some(known) = self.exclude(tables, &flow) {
+            return known;
+        }
+        if flow.handed_over_at != 0 {
+            flow.handed_over_at = 0;
+        }
+        let (known, observed) = self.take_into(tables, &mut flow);
+        drop(flow);
+        if observed == Observed::Proven {
+            tables.establish(key);
+        }
+        known
+    }
+
+    /// Takes a packet into its flow, if routing still is as it was.
+    #[inline(always)]
+    pub(crate) fn take_into<T: Tables<F>>(
+        &self,
+        tables: &T,
+        flow: &mut Flow<F::Address>,
+    ) -> (Known, Observed) {
+        if flow.is_route_stale(self.settings, self.now) {
+            if let Err(reason) = self.renew_route(tables, flow) {
+                return (Known::Refused(reason), Observed::Noted);
+            }
+        } else if flow.external_ifindex != self.ingress {
+            return (Known::Refused(Reason::ReversePath), Observed::Noted);
+        }
+        let observed = flow.observe(Direction::Forward, self.parsed.flags, self.now);
+        if observed == Observed::Invalid {
+            return (Known::Refused(Reason::TcpState), observed);
+        }
+        flow.traffic.count_in(self.parsed.network.length);
+        (Known::Accepted, observed)
+    }
+
+    #[inline(never)]
+    fn renew_route<T: Tables<F>>(
+        &self,
+        tables: &T,
+        flow: &mut Flow<F::Address>,
+    ) -> Result<(), Reason> {
+        if !tables.is_local(&flow.host_address) {
             return Err(Reason::NotLocal);
         }
-        if self.parsed.is_tcp() && !self.parsed.flags.opens() {
+        let mut route = Route::to(self.parsed.network.source);
+        self.route(tables, &mut route)?;
+        flow.set_route(&route, self.settings, self.now);
+        Ok(())
+    }
+
+    /// Takes note that a packet of a flow goes up the stack: conntrack picks the flow up there, and
+    /// translates its replies from now on. Until then nobody but us can.
+    #[inline(always)]
+    fn hand_over<T: Tables<F>>(&self, tables: &T, key: &FlowKey<F::Address>) {
+        if let Some(mut flow) = tables.flow(key)
+            && self.belongs_to(&flow)
+            && flow.handed_over_at == 0
+        {
+            flow.handed_over_at = tables.now_millis().max(1);
+        }
+    }
+
+    /// The port that the client was given here; [`NO_PORT`] if it never was.
+    #[inline(never)]
+    fn remapped<T: Tables<F>>(&self, tables: &T) -> Be16 {
+        tables.remapped(&self.outer_tuple()).unwrap_or(NO_PORT)
+    }
+
+    /// Gives the client a port under which the container sees no other, as netfilter has it where another
+    /// flow has taken the client's own. [`NO_PORT`] if there is none to be found.
+    #[inline(never)]
+    fn another_port<T: Tables<F>>(&self, tables: &T) -> Be16 {
+        let start = tables.random();
+        for attempt in 0..REMAP_ATTEMPTS {
+            let port = alternative_port(self.parsed.ports.source, start.wrapping_add(attempt));
+            let is_free = match tables.flow(&self.key(port)) {
+                Some(flow) => self.is_dead(tables, &flow),
+                None => true,
+            };
+            if is_free {
+                return match tables.remap(&self.outer_tuple(), port) {
+                    Ok(()) => port,
+                    Err(TableFull) => NO_PORT,
+                };
+            }
+        }
+        NO_PORT
+    }
+
+    /// Whether this packet may begin a flow; if so, writes the way back to its client.
+    #[inline(never)]
+    fn admit<T: Tables<F>>(&self, tables: &T, route: &mut Route<F::Address>) -> Result<(), Reason> {
+        let network = &self.parsed.network;
+        if !tables.is_local(&network.destination) {
+            return Err(Reason::NotLocal);
+        }
+        let is_direct = self.settings.admission == Admission::Direct as u32;
+        // Where the kernel is asked it knows the connection, or what else to make of the segment.
+        let begins = if is_direct {
+            self.parsed.flags.opens()
+        } else {
+            !self.parsed.flags.any(TcpFlags::FIN | TcpFlags::RST)
+        };
+        if self.parsed.is_tcp() && !begins {
             return Err(Reason::NoFlow);
         }
         if F::is_martian(network.source) {
             return Err(Reason::Martian);
         }
-        let tuple = self.outer_tuple();
-        if let Some(since) = tables.foreign_since(&tuple)
-            && self.now.wrapping_sub(since) as i32 <= FOREIGN_LIFETIME as i32
-        {
-            // What comes in keeps it theirs as well.
-            if since != self.now {
-                tables.note_foreign(&tuple, self.now);
-            }
+        if is_direct && self.is_foreign(tables) {
             return Err(Reason::Foreign);
         }
-        self.route(tables)
+        self.route(tables, route)
     }
 
+    /// Whether somebody else on this host has begun this conversation.
     #[inline(always)]
+    fn is_foreign<T: Tables<F>>(&self, tables: &T) -> bool {
+        let tuple = self.outer_tuple();
+        let Some(since) = tables.foreign_since(&tuple) else {
+            return false;
+        };
+        if self.now.wrapping_sub(since) as i32 > FOREIGN_LIFETIME as i32 {
+            return false;
+        }
+        // What comes in keeps it theirs as well.
+        if since != self.now {
+            tables.note_foreign(&tuple, self.now);
+        }
+        true
+    }
+
+    /// Puts a flow into the table that only its client has been heard of.
+    #[inline(never)]
     fn insert_flow<T: Tables<F>>(
         &self,
         tables: &T,
-        client_port: Be16,
+        key: &FlowKey<F::Address>,
         route: &Route<F::Address>,
-    ) -> Result<Joined, Reason> {
+    ) -> Result<(), Reason> {
         let network = &self.parsed.network;
         let mut traffic = Traffic::default();
         traffic.count_in(network.length);
+        let state = if self.parsed.is_tcp() && !self.parsed.flags.opens() {
+            State::Established
+        } else {
+            State::first(network.protocol)
+        };
         let flow = Flow {
             host_address: network.destination,
             next_hop: route.next_hop,
@@ -271,37 +361,36 @@ impl<F: Family> Candidate<'_, F> {
             epoch: self.settings.epoch,
             host_port: self.parsed.ports.destination,
             external_mtu: route.mtu,
-            state: State::Opening as u8,
-            padding: 0,
+            state: state as u8,
+            is_kept: 0,
             client_port: self.parsed.ports.source,
             routed_at: self.now,
             created: self.now,
             last_seen: self.now,
             handed_over_at: 0,
+            admitted_in_at: 0,
+            admitted_out_at: 0,
             traffic,
         };
         tables
-            .insert_flow(&self.key(client_port), &flow)
-            .map_err(|TableFull| Reason::TableFull)?;
-        Ok(Joined::first(client_port))
+            .insert_flow(key, &flow)
+            .map_err(|TableFull| Reason::TableFull)
     }
 
-    /// The way back to the client, if there is a way to the container. It must leave by the interface the
-    /// packet came in on: strict reverse-path filtering (RFC 3704 2.2). It also keeps out whoever claims an
-    /// address of the host or of a container, since the way back to those is not by an external interface.
+    /// Writes the way back to the client, if there is a way to the container. It must leave by the interface
+    /// the packet came in on: strict reverse-path filtering (RFC 3704 2.2). It also keeps out whoever claims
+    /// an address of the host or of a container, since the way back to those is not by an external interface.
     #[inline(always)]
-    fn route<T: Tables<F>>(&self, tables: &T) -> Result<Route<F::Address>, Reason> {
+    fn route<T: Tables<F>>(&self, tables: &T, route: &mut Route<F::Address>) -> Result<(), Reason> {
         // With no controller to follow it, a container may have gone unnoticed.
         if !tables.is_there(self.backend.ifindex) {
             return Err(Reason::BackendGone);
         }
-        let route = tables.route(
-            self.backend.route_ifindex,
-            self.address,
-            self.parsed.network.source,
-        )?;
+        let container = F::from_words(&self.backend.address);
+        let client = &self.parsed.network.source;
+        tables.route(self.backend.route_ifindex, &container, client, route)?;
         if route.ifindex == self.ingress {
-            Ok(route)
+            Ok(())
         } else {
             Err(Reason::ReversePath)
         }

@@ -2,7 +2,7 @@
 
 /// The layout's version: part of the pin path, and to be raised by every change to a map's key, value,
 /// type or meaning.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Backends, and thus rows of `portway ls`, that one instance can hold. Index 0 is never used.
 pub const MAX_BACKENDS: u32 = 16_384;
@@ -16,8 +16,8 @@ pub const MAX_LOCAL_ADDRESSES: u32 = 16_384;
 /// Interfaces that programs may be attached to.
 pub const MAX_HOOKS: u32 = 16_384;
 
-/// Flows of one family that only the client has been heard of.
-pub const MAX_OPENING: u32 = 65_536;
+/// Flows of one family whose ends have not both proved that they are there.
+pub const MAX_OPENING: u32 = 131_072;
 
 /// Established flows of one family, unless the user says otherwise.
 pub const DEFAULT_MAX_FLOWS: u32 = 262_144;
@@ -34,24 +34,10 @@ pub mod maps {
     pub const SETTINGS: &str = "SETTINGS";
     /// Per-CPU counters by [`Counter`](crate::reason::Counter).
     pub const COUNTERS: &str = "COUNTERS";
-    /// [`PortSlot`](crate::published::PortSlot) by protocol and port, IPv4.
-    pub const PORTS_V4: &str = "PORTS_V4";
-    /// [`PortSlot`](crate::published::PortSlot) by [`BoundPort`](crate::published::BoundPort), IPv4.
-    pub const BOUND_PORTS_V4: &str = "BOUND_PORTS_V4";
-    /// The host's own IPv4 addresses.
-    pub const LOCAL_V4: &str = "LOCAL_V4";
     /// [`Backend`](crate::published::Backend) by its number.
     pub const BACKENDS: &str = "BACKENDS";
     /// Per-CPU [`Traffic`](crate::published::Traffic) by backend number.
     pub const TRAFFIC: &str = "TRAFFIC";
-    /// [`Flow`](crate::flow::Flow) by [`FlowKey`](crate::flow::FlowKey): established ones, IPv4.
-    pub const FLOWS_V4: &str = "FLOWS_V4";
-    /// The same: those that only the client has been heard of.
-    pub const OPENING_V4: &str = "OPENING_V4";
-    /// Client port by [`OuterTuple`](crate::flow::OuterTuple), where the container sees another, IPv4.
-    pub const REMAPPED_V4: &str = "REMAPPED_V4";
-    /// Seconds of the monotonic clock by [`OuterTuple`](crate::flow::OuterTuple): what is not ours, IPv4.
-    pub const FOREIGN_V4: &str = "FOREIGN_V4";
     /// [`Row`](crate::registry::Row) by backend number: what the controller alone reads.
     pub const ROWS: &str = "ROWS";
     /// [`Hook`](crate::registry::Hook) by [`HookKey`](crate::registry::HookKey): what is attached where.
@@ -59,34 +45,82 @@ pub mod maps {
     /// [`Record`](crate::registry::Record), one entry.
     pub const RECORD: &str = "RECORD";
 
+    /// The names of the maps that each IP version has for itself.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct FamilyMaps {
+        /// [`PortSlot`](crate::published::PortSlot) by protocol and port.
+        pub ports: &'static str,
+        /// [`PortSlot`](crate::published::PortSlot) by [`BoundPort`](crate::published::BoundPort).
+        pub bound_ports: &'static str,
+        /// The host's own addresses.
+        pub local: &'static str,
+        /// [`Flow`](crate::flow::Flow) by [`FlowKey`](crate::flow::FlowKey): those whose both ends have
+        /// proved that they are there.
+        pub flows: &'static str,
+        /// The same: the others.
+        pub opening: &'static str,
+        /// Client port by [`OuterTuple`](crate::flow::OuterTuple), where the container sees another.
+        pub remapped: &'static str,
+        /// Seconds of the monotonic clock by [`OuterTuple`](crate::flow::OuterTuple): what is not ours.
+        pub foreign: &'static str,
+    }
+
+    /// IPv4's.
+    pub const V4: FamilyMaps = FamilyMaps {
+        ports: "PORTS_V4",
+        bound_ports: "BOUND_PORTS_V4",
+        local: "LOCAL_V4",
+        flows: "FLOWS_V4",
+        opening: "OPENING_V4",
+        remapped: "REMAPPED_V4",
+        foreign: "FOREIGN_V4",
+    };
+
+    /// IPv6's.
+    pub const V6: FamilyMaps = FamilyMaps {
+        ports: "PORTS_V6",
+        bound_ports: "BOUND_PORTS_V6",
+        local: "LOCAL_V6",
+        flows: "FLOWS_V6",
+        opening: "OPENING_V6",
+        remapped: "REMAPPED_V6",
+        foreign: "FOREIGN_V6",
+    };
+
     /// All of them.
-    pub const ALL: &[&str] = &[
-        SETTINGS,
-        COUNTERS,
-        PORTS_V4,
-        BOUND_PORTS_V4,
-        LOCAL_V4,
-        BACKENDS,
-        TRAFFIC,
-        FLOWS_V4,
-        OPENING_V4,
-        REMAPPED_V4,
-        FOREIGN_V4,
-        ROWS,
-        HOOKS,
-        RECORD,
-    ];
+    pub fn all() -> impl Iterator<Item = &'static str> {
+        let shared = [SETTINGS, COUNTERS, BACKENDS, TRAFFIC, ROWS, HOOKS, RECORD];
+        shared
+            .into_iter()
+            .chain([V4, V6].into_iter().flat_map(|family| {
+                [
+                    family.ports,
+                    family.bound_ports,
+                    family.local,
+                    family.flows,
+                    family.opening,
+                    family.remapped,
+                    family.foreign,
+                ]
+            }))
+    }
 }
 
 /// The programs' names, in the object file and under the pin path.
 pub mod programs {
     /// TC ingress of external interfaces: client -> container.
     pub const FORWARD: &str = "portway_forward";
+    /// The same for interfaces without an Ethernet header.
+    pub const FORWARD_L3: &str = "portway_forward_l3";
     /// TC ingress of containers' host veths: container -> client.
     pub const REPLY: &str = "portway_reply";
-    /// TC egress of external interfaces: takes note of what is not ours.
+    /// TC egress of external interfaces: takes note of what is not ours, and of what the kernel lets through.
     pub const EGRESS: &str = "portway_egress";
+    /// The same for interfaces without an Ethernet header.
+    pub const EGRESS_L3: &str = "portway_egress_l3";
+    /// TC egress of containers' host veths: takes note of what the kernel lets through.
+    pub const ADMIT: &str = "portway_admit";
 
     /// All of them.
-    pub const ALL: &[&str] = &[FORWARD, REPLY, EGRESS];
+    pub const ALL: &[&str] = &[FORWARD, FORWARD_L3, REPLY, EGRESS, EGRESS_L3, ADMIT];
 }

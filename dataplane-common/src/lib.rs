@@ -10,6 +10,7 @@
 //! | [`parse`] | bytes -> [`parse::Parsed`], or the [`reason`] they are left alone |
 //! | [`forward`] | the decision for a packet from outside: client -> container |
 //! | [`join`] | finding a packet's flow, or beginning it |
+//! | [`lease`] | the same where the host's firewall admits flows: it is asked again and again |
 //! | [`reply`] | the decision for a packet from a container: container -> client |
 //! | [`foreign`] | taking note of what leaves and is not ours |
 //! | [`rewrite`] | the writes, once everything is decided |
@@ -20,7 +21,8 @@
 //! | module | its job |
 //! |---|---|
 //! | [`published`] | published ports and the backends they lead to |
-//! | [`flow`] | flows: key, state, time-outs, counters |
+//! | [`flow`] | flows: keys, what a flow knows, counters |
+//! | [`state`] | how far a flow has come, and its time-outs |
 //! | [`reason`] | why a packet was left to the slow path; the counters' index |
 //! | [`settings`] | what the controller tells the programs |
 //! | [`registry`] | what the controller keeps in pinned maps for itself |
@@ -38,6 +40,7 @@ pub mod forward;
 pub mod headers;
 pub mod join;
 pub mod layout;
+pub mod lease;
 pub mod packet;
 pub mod parse;
 #[cfg(feature = "user")]
@@ -48,6 +51,7 @@ pub mod registry;
 pub mod reply;
 pub mod rewrite;
 pub mod settings;
+pub mod state;
 pub mod tables;
 
 #[cfg(test)]

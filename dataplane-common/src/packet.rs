@@ -2,16 +2,22 @@
 
 use bytemuck::Pod;
 
-use crate::{checksum::ChecksumDelta, headers::IpProtocol};
+use crate::{
+    checksum::ChecksumDelta,
+    headers::{Ethernet, IpProtocol},
+};
 
 /// A write did not go through. The packet may be half rewritten by then and must not travel on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WriteFault;
 
-/// A packet from its first byte: the Ethernet header.
+/// A packet from its first byte: the Ethernet header, or the IP header on links that have no other.
 ///
 /// Offsets are in bytes from there. Implementations own all bounds checks and all `unsafe`.
 pub trait Packet {
+    /// Where the IP header begins.
+    const L3: usize;
+
     /// Bytes in the packet, those of all segments where it stands for several.
     fn size(&self) -> u32;
 
@@ -22,14 +28,21 @@ pub trait Packet {
     /// Whether the frame was addressed to the interface's own MAC (`PACKET_HOST`).
     fn is_to_host(&self) -> bool;
 
-    /// Whether it came with a VLAN tag, in the frame or beside it.
-    fn has_vlan_tag(&self) -> bool;
+    /// The number of the VLAN that the frame's tag names. Zero for a frame without a tag, and for one
+    /// whose tag tells nothing but its priority.
+    fn vlan_id(&self) -> u16;
 
     /// A copy of the `T` at `offset`, if it lies inside the packet.
     fn load<T: Pod>(&self, offset: usize) -> Option<T>;
 
     /// Puts `value` at `offset`.
     fn store<T: Pod>(&mut self, offset: usize, value: T) -> Result<(), WriteFault>;
+
+    /// Takes a priority tag off, as the kernel does before it routes a packet.
+    fn clear_priority_tag(&mut self) -> Result<(), WriteFault>;
+
+    /// Makes this the frame's Ethernet header, be it instead of another or where there was none.
+    fn put_ethernet(&mut self, header: Ethernet) -> Result<(), WriteFault>;
 
     /// Brings a TCP or UDP checksum at `offset` up to date, also where the sender has left it
     /// unfinished (`CHECKSUM_PARTIAL`): then it covers the pseudo-header alone.
@@ -48,4 +61,6 @@ pub struct L4Change {
     pub pseudo_header: ChecksumDelta,
     /// Changed bytes of the transport header.
     pub header: ChecksumDelta,
+    /// Whether the IP header's own checksum makes up for changed addresses.
+    pub has_header_checksum: bool,
 }

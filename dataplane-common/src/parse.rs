@@ -1,16 +1,13 @@
 //! Bytes to a small description of the packet, read once, or the reason it is left alone.
 
-use core::{marker::PhantomData, mem::offset_of};
+use core::mem::offset_of;
 
 use crate::{
     family::{Family, Network},
-    headers::{Be16, Ethernet, IpProtocol, Ports, Tcp, TcpFlags, Udp},
+    headers::{Be16, IpProtocol, Ports, Tcp, TcpFlags, Udp},
     packet::Packet,
     reason::Reason,
 };
-
-/// Where the IP header begins: behind an untagged Ethernet header.
-pub const L3: usize = size_of::<Ethernet>();
 
 /// A TCP segment or UDP datagram that may be translated.
 #[derive(Clone, Copy, Debug)]
@@ -25,13 +22,9 @@ pub struct Parsed<F: Family> {
     transport_len: u32,
     /// Bytes of payload in each segment, or zero.
     segment_size: u32,
-    family: PhantomData<F>,
 }
 
 impl<F: Family> Parsed<F> {
-    /// Where the transport header begins.
-    pub const L4: usize = L3 + F::HEADER_LEN;
-
     /// Whether this is TCP; else it is UDP.
     #[inline(always)]
     pub fn is_tcp(&self) -> bool {
@@ -40,8 +33,8 @@ impl<F: Family> Parsed<F> {
 
     /// Where the transport checksum lies.
     #[inline(always)]
-    pub fn checksum_offset(&self) -> usize {
-        Self::L4
+    pub fn checksum_offset<P: Packet>(&self) -> usize {
+        l4::<F, P>()
             + if self.is_tcp() {
                 offset_of!(Tcp, checksum)
             } else {
@@ -61,17 +54,24 @@ impl<F: Family> Parsed<F> {
     }
 }
 
+/// Where the transport header begins: a constant, so that the verifier knows it after every call.
+#[inline(always)]
+pub const fn l4<F: Family, P: Packet>() -> usize {
+    P::L3 + F::HEADER_LEN
+}
+
 /// Reads the headers of a packet of family `F`; the caller has looked at its EtherType.
 #[inline(always)]
 pub fn parse<F: Family, P: Packet>(packet: &P) -> Result<Parsed<F>, Reason> {
-    if packet.has_vlan_tag() {
+    if packet.vlan_id() != 0 {
         return Err(Reason::Vlan);
     }
-    let network = F::parse(packet, L3)?;
+    let network = F::parse(packet, P::L3)?;
+    let l4 = l4::<F, P>();
     let l4_len = network.length - F::HEADER_LEN as u32;
     let (ports, flags, transport_len) = match network.protocol {
         IpProtocol::TCP => {
-            let tcp: Tcp = packet.load(Parsed::<F>::L4).ok_or(Reason::Malformed)?;
+            let tcp: Tcp = packet.load(l4).ok_or(Reason::Malformed)?;
             let header_len = u32::from(tcp.data_offset >> 4) * 4;
             if header_len < size_of::<Tcp>() as u32 || header_len > l4_len {
                 return Err(Reason::Malformed);
@@ -82,13 +82,14 @@ pub fn parse<F: Family, P: Packet>(packet: &P) -> Result<Parsed<F>, Reason> {
             (tcp.ports, tcp.flags, header_len)
         }
         IpProtocol::UDP => {
-            let udp: Udp = packet.load(Parsed::<F>::L4).ok_or(Reason::Malformed)?;
+            let udp: Udp = packet.load(l4).ok_or(Reason::Malformed)?;
             let length = u32::from(udp.length.get());
             if length < size_of::<Udp>() as u32 || length > l4_len {
                 return Err(Reason::Malformed);
             }
             (udp.ports, TcpFlags(0), size_of::<Udp>() as u32)
         }
+        protocol if protocol == F::ICMP => return Err(Reason::Icmp),
         _ => return Err(Reason::Protocol),
     };
     // Port zero is reserved (RFC 6335), nobody publishes it, and no reply could come back to it.
@@ -101,6 +102,5 @@ pub fn parse<F: Family, P: Packet>(packet: &P) -> Result<Parsed<F>, Reason> {
         flags,
         transport_len,
         segment_size: packet.segment_size(),
-        family: PhantomData,
     })
 }

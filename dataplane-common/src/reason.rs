@@ -39,22 +39,24 @@ counters! {
     Replied = "replied",
     /// Left alone: neither IPv4 nor IPv6 (ARP and the like).
     NotIp = "not_ip",
-    /// Left alone: IPv6, which is not accelerated.
-    Ipv6 = "ipv6",
     /// Left alone: the frame was addressed to another MAC, to many or to all.
     NotToHost = "not_to_host",
-    /// Left alone: the frame carries a VLAN tag.
+    /// Left alone: the frame belongs to a VLAN, whose interface is another.
     Vlan = "vlan",
     /// Left alone: a header is cut short or contradicts itself.
     Malformed = "malformed",
-    /// Left alone: the IP header has options.
+    /// Left alone: the IP header has options, or extension headers.
     IpOptions = "ip_options",
     /// Left alone: a fragment.
     Fragment = "fragment",
-    /// Left alone: neither TCP nor UDP.
+    /// Left alone: ICMP that is no error about an accelerated flow.
+    Icmp = "icmp",
+    /// Left alone: neither TCP nor UDP nor ICMP.
     Protocol = "protocol",
     /// Left alone: TCP flags that conntrack calls invalid.
     TcpFlags = "tcp_flags",
+    /// Left alone: a TCP segment that does not belong into its connection's state.
+    TcpState = "tcp_state",
     /// Left alone: nothing is published on that port.
     NotPublished = "not_published",
     /// Left alone: the destination is none of the host's own addresses.
@@ -63,6 +65,8 @@ counters! {
     Martian = "martian",
     /// Left alone: admission is off, the host's firewall decides.
     Admission = "admission",
+    /// Left alone: the host's firewall has its say on the flow, for the first time or again.
+    Lease = "lease",
     /// Left alone: in mid-connection, and no flow is known.
     NoFlow = "no_flow",
     /// Left alone: an answer to somebody else's flow, not a packet to the published port.

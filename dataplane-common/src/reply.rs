@@ -2,20 +2,21 @@
 
 use crate::{
     family::Family,
-    flow::{Direction, FlowKey, HAND_OVER, State},
+    flow::{Flow, FlowKey, Observed},
     headers::{Ethernet, Ports},
+    lease,
     packet::Packet,
-    parse::{Parsed, parse},
+    parse::Parsed,
+    published::Backend,
     reason::Reason,
-    settings::Admission,
-    tables::Tables,
+    settings::{Admission, Settings},
+    state::Direction,
+    tables::{Route, Tables},
 };
 
-/// A packet from a container that goes to its client.
+/// Where a packet from a container goes.
 #[derive(Clone, Copy, Debug)]
 pub struct Reply<F: Family> {
-    /// The packet.
-    pub parsed: Parsed<F>,
     /// Its new source address.
     pub address: F::Address,
     /// Its new ports.
@@ -30,11 +31,12 @@ pub struct Reply<F: Family> {
 #[inline(always)]
 pub fn reply<F: Family, P: Packet, T: Tables<F>>(
     packet: &P,
+    parsed: &Parsed<F>,
     tables: &T,
     ingress: u32,
 ) -> Result<Reply<F>, Reason> {
-    let parsed = parse::<F, P>(packet)?;
     let ethernet: Ethernet = packet.load(0).ok_or(Reason::Malformed)?;
+    let settings = tables.settings().ok_or(Reason::Admission)?;
     let network = &parsed.network;
     let key = FlowKey {
         container: network.source,
@@ -45,66 +47,86 @@ pub fn reply<F: Family, P: Packet, T: Tables<F>>(
         padding8: 0,
         padding16: 0,
     };
-    let (reply, backend, is_answered) = tables
-        .with_flow(&key, |flow| {
-            let settings = tables.settings();
-            // While conntrack has not seen a packet of it, nobody but us can translate its replies: the
-            // kernel would take them for a flow of the container's own.
-            let is_admitted = Admission::from_number(settings.admission) == Admission::Direct;
+    let mut flow = tables.flow(&key).ok_or(Reason::NotAReply)?;
+    let now = tables.now();
+    let backend = tables.backend(flow.backend).ok_or(Reason::NotAReply)?;
+    if flow.generation != backend.generation || flow.is_expired(&settings.timeouts, now) {
+        return Err(Reason::NotAReply);
+    }
+    if backend.ifindex != ingress {
+        return Err(Reason::WrongInterface);
+    }
+    // A frame to another station on the bridge is not for the host to route.
+    if ethernet.destination != backend.source_mac {
+        return Err(Reason::NotAReply);
+    }
+    match Admission::from_number(settings.admission) {
+        Admission::Direct => {
             if flow.handed_over_at != 0 {
-                if is_admitted {
-                    flow.handed_over_at = 0;
-                } else if tables.now_millis().wrapping_sub(flow.handed_over_at) as i32
-                    > HAND_OVER as i32
-                {
-                    return Err(Reason::Admission);
-                }
+                flow.handed_over_at = 0;
             }
-            let now = tables.now();
-            let backend = tables.backend(flow.backend).ok_or(Reason::NotAReply)?;
-            if flow.generation != backend.generation || flow.is_expired(network.protocol, now) {
-                return Err(Reason::NotAReply);
+        }
+        Admission::Netfilter => {
+            lease::check_reply(&mut flow, parsed, settings, now, tables.now_millis())?;
+        }
+        Admission::Off => {
+            if flow.is_known_to_kernel(settings, tables.now_millis()) {
+                return Err(Reason::Admission);
             }
-            if backend.ifindex != ingress {
-                return Err(Reason::WrongInterface);
-            }
-            // A frame to another station on the bridge is not for the host to route.
-            if ethernet.destination != backend.source_mac {
-                return Err(Reason::NotAReply);
-            }
-            if network.ttl <= 1 {
-                return Err(Reason::Ttl);
-            }
-            if flow.is_route_stale(&settings, now) {
-                if !tables.is_local(flow.host_address) {
-                    return Err(Reason::NotLocal);
-                }
-                let route = tables.route(backend.route_ifindex, key.container, key.client)?;
-                flow.set_route(&route, &settings, now);
-            }
-            if !parsed.fits(u32::from(flow.external_mtu)) {
-                return Err(Reason::Mtu);
-            }
-            let before = flow.state();
-            flow.observe(Direction::Reply, parsed.flags, now);
-            let is_answered = before != State::Established && flow.state() == State::Established;
-            flow.traffic.count_out(network.length);
-            let reply = Reply {
-                parsed,
-                address: flow.host_address,
-                ports: Ports {
-                    source: flow.host_port,
-                    destination: flow.client_port,
-                },
-                ifindex: flow.external_ifindex,
-                next_hop: flow.next_hop,
-            };
-            Ok((reply, flow.backend, is_answered))
-        })
-        .unwrap_or(Err(Reason::NotAReply))?;
-    if is_answered {
+        }
+    }
+    if network.ttl <= 1 {
+        return Err(Reason::Ttl);
+    }
+    if flow.is_route_stale(settings, now) {
+        renew_route(tables, &key, backend, settings, &mut flow)?;
+    }
+    if !parsed.fits(u32::from(flow.external_mtu)) {
+        return Err(Reason::Mtu);
+    }
+    let observed = flow.observe(Direction::Reply, parsed.flags, now);
+    if observed == Observed::Invalid {
+        return Err(Reason::TcpState);
+    }
+    flow.traffic.count_out(network.length);
+    let reply = Reply {
+        address: flow.host_address,
+        ports: Ports {
+            source: flow.host_port,
+            destination: flow.client_port,
+        },
+        ifindex: flow.external_ifindex,
+        next_hop: flow.next_hop,
+    };
+    let backend = flow.backend;
+    drop(flow);
+    if observed == Observed::Proven {
         tables.establish(&key);
     }
     tables.with_traffic(backend, |traffic| traffic.count_out(network.length));
     Ok(reply)
+}
+
+/// Looks a flow's route up again. A function of its own in the eBPF program, which leaves the stack of the
+/// fast path small.
+#[inline(never)]
+fn renew_route<F: Family, T: Tables<F>>(
+    tables: &T,
+    key: &FlowKey<F::Address>,
+    backend: &Backend,
+    settings: &Settings,
+    flow: &mut Flow<F::Address>,
+) -> Result<(), Reason> {
+    if !tables.is_local(&flow.host_address) {
+        return Err(Reason::NotLocal);
+    }
+    let mut route = Route::to(key.client);
+    tables.route(
+        backend.route_ifindex,
+        &key.container,
+        &key.client,
+        &mut route,
+    )?;
+    flow.set_route(&route, settings, tables.now());
+    Ok(())
 }

@@ -1,5 +1,7 @@
 //! What the controller tells the programs, in one entry of one array.
 
+use crate::state::Timeouts;
+
 /// How flows are admitted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
@@ -8,20 +10,24 @@ pub enum Admission {
     Off = 0,
     /// The published-port table alone decides.
     Direct = 1,
+    /// The kernel decides, and is asked again and again: see [`lease`](crate::lease).
+    Netfilter = 2,
 }
 
 impl Admission {
     /// From its number in [`Settings::admission`]; anything unknown is [`Admission::Off`].
+    #[inline(always)]
     pub const fn from_number(number: u32) -> Self {
         match number {
             1 => Self::Direct,
+            2 => Self::Netfilter,
             _ => Self::Off,
         }
     }
 }
 
 /// The one entry of the settings map.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, bytemuck::Pod, bytemuck::Zeroable)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct Settings {
     /// An [`Admission`] as its number.
@@ -29,6 +35,14 @@ pub struct Settings {
     /// Counts changes of the host's addresses and routes. A flow that was routed in another epoch
     /// looks its route up again.
     pub epoch: u32,
+    /// When admission or the firewall's rules last changed, in milliseconds of the monotonic clock: what
+    /// the kernel let through before does not count any more.
+    pub rules_since: u32,
+    /// 1 if conntrack tolerates TCP segments outside the window it knows, as it must where it does not see
+    /// them all (`nf_conntrack_tcp_be_liberal`). Else TCP is not accelerated by leases.
+    pub tcp_liberal: u32,
+    /// Time-outs of flows.
+    pub timeouts: Timeouts,
 }
 
-const _: () = assert!(size_of::<Settings>() == 8);
+const _: () = assert!(size_of::<Settings>() == 80);

@@ -1,10 +1,12 @@
 //! How the core reaches what lies outside the packet: the maps, the clock, the routing table.
 
+use core::ops::DerefMut;
+
 use crate::{
     family::Family,
     flow::{Flow, FlowKey, OuterTuple},
     headers::{Be16, IpProtocol},
-    published::{Backend, BoundPort, PortSlot, Traffic},
+    published::{Backend, PortSlot, Traffic},
     reason::Reason,
     settings::Settings,
 };
@@ -20,14 +22,26 @@ pub struct Route<A> {
     pub mtu: u16,
 }
 
+impl<A> Route<A> {
+    /// Straight to `client`, by an interface that is still to be found out.
+    #[inline(always)]
+    pub fn to(client: A) -> Self {
+        Self {
+            ifindex: 0,
+            next_hop: client,
+            mtu: 0,
+        }
+    }
+}
+
 /// The flow table would not take another flow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TableFull;
 
 /// What the core asks of its surroundings, for packets of one family.
 pub trait Tables<F: Family> {
-    /// The controller's settings.
-    fn settings(&self) -> Settings;
+    /// The controller's settings; none only where the map is broken.
+    fn settings(&self) -> Option<&Settings>;
 
     /// The monotonic clock, in seconds.
     fn now(&self) -> u32;
@@ -39,20 +53,16 @@ pub trait Tables<F: Family> {
     fn port(&self, protocol: IpProtocol, port: Be16) -> PortSlot;
 
     /// What is published on a port of one address.
-    fn bound_port(&self, key: &BoundPort<F::Address>) -> PortSlot;
+    fn bound_port(&self, protocol: IpProtocol, address: &F::Address, port: Be16) -> PortSlot;
 
     /// Whether the host itself has this address (iptables' `--dst-type LOCAL`).
-    fn is_local(&self, address: F::Address) -> bool;
+    fn is_local(&self, address: &F::Address) -> bool;
 
     /// The backend with this number, dead or alive.
     fn backend(&self, number: u32) -> Option<&Backend>;
 
-    /// Calls `with` on the flow, if there is one, established or not.
-    fn with_flow<R>(
-        &self,
-        key: &FlowKey<F::Address>,
-        with: impl FnOnce(&mut Flow<F::Address>) -> R,
-    ) -> Option<R>;
+    /// The flow, if there is one, established or not.
+    fn flow(&self, key: &FlowKey<F::Address>) -> Option<impl DerefMut<Target = Flow<F::Address>>>;
 
     /// Adds a flow that only its client has been heard of, in place of any other with its key.
     fn insert_flow(
@@ -86,11 +96,13 @@ pub trait Tables<F: Family> {
     /// Whether there is an interface with this index.
     fn is_there(&self, ifindex: u32) -> bool;
 
-    /// Asks the routing table for the way from `container`, behind interface `from`, to `client`.
+    /// Asks the routing table for the way from `container`, behind interface `from`, to `client`, and
+    /// writes it.
     fn route(
         &self,
         from: u32,
-        container: F::Address,
-        client: F::Address,
-    ) -> Result<Route<F::Address>, Reason>;
+        container: &F::Address,
+        client: &F::Address,
+        route: &mut Route<F::Address>,
+    ) -> Result<(), Reason>;
 }

@@ -1,5 +1,7 @@
 //! Maps, clock and routing as the core's tables.
 
+use core::ops::DerefMut;
+
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibLookup},
@@ -7,19 +9,18 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use dataplane_common::{
-    family::V4,
     flow::{Flow, FlowKey, OuterTuple},
-    headers::{Be16, Be32, IpProtocol},
+    headers::{Be16, IpProtocol},
     published::{Backend, BoundPort, PortSlot, Traffic, port_slot},
     reason::{Counter, Reason},
     settings::Settings,
     tables::{Route, TableFull, Tables},
 };
 
-use crate::maps;
-
-/// `AF_INET` in include/linux/socket.h.
-pub const AF_INET: u8 = 2;
+use crate::{
+    maps::{self, FamilyMaps},
+    routing::Routing,
+};
 
 const NANOSECONDS: u64 = 1_000_000_000;
 const NANOSECONDS_IN_MILLISECOND: u64 = 1_000_000;
@@ -57,11 +58,87 @@ pub fn count(counter: Counter) {
     }
 }
 
-impl Tables<V4> for Kernel {
+/// What is published on a port of one address. A function of its own in the eBPF program, as the two below,
+/// which leaves the stack of the fast path small.
+#[inline(never)]
+fn bound_port<F: FamilyMaps>(protocol: IpProtocol, address: &F::Address, port: Be16) -> PortSlot {
+    let key = BoundPort {
+        address: *address,
+        port,
+        protocol,
+        padding: 0,
+    };
+    // SAFETY: the word is copied out at once, and is whole whenever it is read.
+    unsafe { F::bound_ports().get(&key) }
+        .copied()
+        .unwrap_or(PortSlot::EMPTY)
+}
+
+/// Asks for a route and writes it.
+#[inline(never)]
+fn ask_route<F: Routing>(
+    kernel: &Kernel,
+    from: u32,
+    container: &F::Address,
+    client: &F::Address,
+    route: &mut Route<F::Address>,
+) -> Result<(), Reason> {
+    // SAFETY: integers and arrays of them; zero is what the helper wants where nothing is said.
+    let mut query: FibLookup = unsafe { core::mem::zeroed() };
+    query.family = F::AF;
+    query.ifindex = from;
+    F::ask(&mut query, *container, *client);
+    // SAFETY: `query` is as long as said, and outlives the call.
+    let result = unsafe {
+        bpf_fib_lookup(
+            kernel.context,
+            &raw mut query,
+            size_of::<FibLookup>() as i32,
+            0,
+        )
+    };
+    // A neighbour that is not resolved yet is no obstacle: the kernel resolves it when sending.
+    let found = result == i64::from(BPF_FIB_LKUP_RET_SUCCESS)
+        || result == i64::from(BPF_FIB_LKUP_RET_NO_NEIGH);
+    // An IPv6 gateway (RFC 5549) is left to the slow path.
+    if !found || query.family != F::AF {
+        return Err(Reason::NoRoute);
+    }
+    // SAFETY: the helper puts the route's MTU where the query had the length.
+    let mtu = match unsafe { query.__bindgen_anon_1.mtu_result } {
+        // Not told while the neighbour is unresolved. The next look at the route will.
+        0 => kernel.device_mtu(query.ifindex).ok_or(Reason::NoRoute)?,
+        mtu => mtu,
+    };
+    *route = Route {
+        ifindex: query.ifindex,
+        next_hop: F::next_hop(&query),
+        mtu,
+    };
+    Ok(())
+}
+
+/// Moves a flow to the established ones.
+#[inline(never)]
+fn establish<F: FamilyMaps>(key: &FlowKey<F::Address>) {
+    let Some(flow) = F::opening().get_ptr_mut(key) else {
+        return;
+    };
+    // SAFETY: as for `flow`; the helper copies it.
+    let flow = unsafe { &mut *flow };
+    flow.is_kept = 1;
+    // It is found in either table, so it only goes from the one when it is in the other.
+    if F::flows().insert(key, &*flow, 0).is_ok() {
+        let _ = F::opening().remove(key);
+    } else {
+        flow.is_kept = 0;
+    }
+}
+
+impl<F: FamilyMaps + Routing> Tables<F> for Kernel {
     #[inline(always)]
-    fn settings(&self) -> Settings {
-        // Not there is not possible; all zero would mean that nothing is admitted.
-        maps::SETTINGS.get(0).copied().unwrap_or_default()
+    fn settings(&self) -> Option<&Settings> {
+        maps::SETTINGS.get(0)
     }
 
     #[inline(always)]
@@ -78,23 +155,20 @@ impl Tables<V4> for Kernel {
 
     #[inline(always)]
     fn port(&self, protocol: IpProtocol, port: Be16) -> PortSlot {
-        maps::PORTS_V4
+        F::ports()
             .get(port_slot(protocol, port))
             .copied()
             .unwrap_or(PortSlot::EMPTY)
     }
 
     #[inline(always)]
-    fn bound_port(&self, key: &BoundPort<Be32>) -> PortSlot {
-        // SAFETY: the word is copied out at once, and is whole whenever it is read.
-        unsafe { maps::BOUND_PORTS_V4.get(key) }
-            .copied()
-            .unwrap_or(PortSlot::EMPTY)
+    fn bound_port(&self, protocol: IpProtocol, address: &F::Address, port: Be16) -> PortSlot {
+        bound_port::<F>(protocol, address, port)
     }
 
     #[inline(always)]
-    fn is_local(&self, address: Be32) -> bool {
-        maps::LOCAL_V4.get_ptr(address).is_some()
+    fn is_local(&self, address: &F::Address) -> bool {
+        F::local().get_ptr(*address).is_some()
     }
 
     #[inline(always)]
@@ -103,64 +177,54 @@ impl Tables<V4> for Kernel {
     }
 
     #[inline(always)]
-    fn with_flow<R>(
-        &self,
-        key: &FlowKey<Be32>,
-        with: impl FnOnce(&mut Flow<Be32>) -> R,
-    ) -> Option<R> {
-        let flow = maps::FLOWS_V4
+    fn flow(&self, key: &FlowKey<F::Address>) -> Option<impl DerefMut<Target = Flow<F::Address>>> {
+        let flow = F::flows()
             .get_ptr_mut(key)
-            .or_else(|| maps::OPENING_V4.get_ptr_mut(key))?;
+            .or_else(|| F::opening().get_ptr_mut(key))?;
         // SAFETY: the entry's memory stays a flow's for as long as the program runs. Other CPUs may
         // write to it meanwhile, or an eviction give it to another flow: every field is an integer, valid
         // whatever it holds, and a packet that meets such a moment goes astray alone, as one that meets a
         // change of routes does.
-        Some(with(unsafe { &mut *flow }))
+        Some(unsafe { &mut *flow })
     }
 
     #[inline(always)]
-    fn insert_flow(&self, key: &FlowKey<Be32>, flow: &Flow<Be32>) -> Result<(), TableFull> {
+    fn insert_flow(
+        &self,
+        key: &FlowKey<F::Address>,
+        flow: &Flow<F::Address>,
+    ) -> Result<(), TableFull> {
         // One that is over would be found first. Not there is the usual case, and no error.
-        let _ = maps::FLOWS_V4.remove(key);
-        maps::OPENING_V4.insert(key, flow, 0).map_err(|_| TableFull)
+        let _ = F::flows().remove(key);
+        F::opening().insert(key, flow, 0).map_err(|_| TableFull)
     }
 
     #[inline(always)]
-    fn establish(&self, key: &FlowKey<Be32>) {
-        let Some(flow) = maps::OPENING_V4.get_ptr(key) else {
-            return;
-        };
-        // SAFETY: as for `with_flow`; the helper copies it.
-        let flow = unsafe { &*flow };
-        // It is found in either table, so it only goes from the one when it is in the other.
-        if maps::FLOWS_V4.insert(key, flow, 0).is_ok() {
-            let _ = maps::OPENING_V4.remove(key);
-        }
+    fn establish(&self, key: &FlowKey<F::Address>) {
+        establish::<F>(key);
     }
 
     #[inline(always)]
-    fn remapped(&self, tuple: &OuterTuple<Be32>) -> Option<Be16> {
+    fn remapped(&self, tuple: &OuterTuple<F::Address>) -> Option<Be16> {
         // SAFETY: the port is copied out at once, and is whole whenever it is read.
-        unsafe { maps::REMAPPED_V4.get(tuple) }.copied()
+        unsafe { F::remapped().get(tuple) }.copied()
     }
 
     #[inline(always)]
-    fn remap(&self, tuple: &OuterTuple<Be32>, port: Be16) -> Result<(), TableFull> {
-        maps::REMAPPED_V4
-            .insert(tuple, port, 0)
-            .map_err(|_| TableFull)
+    fn remap(&self, tuple: &OuterTuple<F::Address>, port: Be16) -> Result<(), TableFull> {
+        F::remapped().insert(tuple, port, 0).map_err(|_| TableFull)
     }
 
     #[inline(always)]
-    fn foreign_since(&self, tuple: &OuterTuple<Be32>) -> Option<u32> {
+    fn foreign_since(&self, tuple: &OuterTuple<F::Address>) -> Option<u32> {
         // SAFETY: as for `remapped`.
-        unsafe { maps::FOREIGN_V4.get(tuple) }.copied()
+        unsafe { F::foreign().get(tuple) }.copied()
     }
 
     #[inline(always)]
-    fn note_foreign(&self, tuple: &OuterTuple<Be32>, now: u32) {
+    fn note_foreign(&self, tuple: &OuterTuple<F::Address>, now: u32) {
         // An LRU map takes it, unless memory is short; then the note is missed, as conntrack's would be.
-        let _ = maps::FOREIGN_V4.insert(tuple, now, 0);
+        let _ = F::foreign().insert(tuple, now, 0);
     }
 
     #[inline(always)]
@@ -183,40 +247,13 @@ impl Tables<V4> for Kernel {
     }
 
     #[inline(always)]
-    fn route(&self, from: u32, container: Be32, client: Be32) -> Result<Route<Be32>, Reason> {
-        // SAFETY: integers and arrays of them; zero is what the helper wants where nothing is said.
-        let mut query: FibLookup = unsafe { core::mem::zeroed() };
-        query.family = AF_INET;
-        query.ifindex = from;
-        query.__bindgen_anon_3.ipv4_src = container.raw();
-        query.__bindgen_anon_4.ipv4_dst = client.raw();
-        // SAFETY: `query` is as long as said, and outlives the call.
-        let result = unsafe {
-            bpf_fib_lookup(
-                self.context,
-                &raw mut query,
-                size_of::<FibLookup>() as i32,
-                0,
-            )
-        };
-        // A neighbour that is not resolved yet is no obstacle: the kernel resolves it when sending.
-        let found = result == i64::from(BPF_FIB_LKUP_RET_SUCCESS)
-            || result == i64::from(BPF_FIB_LKUP_RET_NO_NEIGH);
-        // An IPv6 gateway (RFC 5549) is left to the slow path.
-        if !found || query.family != AF_INET {
-            return Err(Reason::NoRoute);
-        }
-        // SAFETY: the helper puts the route's MTU where the query had the length.
-        let mtu = match unsafe { query.__bindgen_anon_1.mtu_result } {
-            // Not told while the neighbour is unresolved. The next look at the route will.
-            0 => self.device_mtu(query.ifindex).ok_or(Reason::NoRoute)?,
-            mtu => mtu,
-        };
-        Ok(Route {
-            ifindex: query.ifindex,
-            // SAFETY: an IPv4 answer has the neighbour's IPv4 address there.
-            next_hop: Be32::from_raw(unsafe { query.__bindgen_anon_4.ipv4_dst }),
-            mtu,
-        })
+    fn route(
+        &self,
+        from: u32,
+        container: &F::Address,
+        client: &F::Address,
+        route: &mut Route<F::Address>,
+    ) -> Result<(), Reason> {
+        ask_route::<F>(self, from, container, client, route)
     }
 }

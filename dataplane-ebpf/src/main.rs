@@ -5,13 +5,17 @@
 //! | [`programs`] | the programs: family by EtherType, decide, rewrite, redirect |
 //! | [`skb`] | an skb as the core's `Packet`: all packet `unsafe` is there |
 //! | [`kernel`] | maps, clock and routing as the core's `Tables` |
+//! | [`routing`] | what routing look-ups need of an IP version |
 //! | [`maps`] | the maps |
+//! | [`trace`] | telling of new flows |
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 mod kernel;
 mod maps;
 mod programs;
+mod routing;
 mod skb;
+mod trace;
 
 #[cfg(target_arch = "bpf")]
 #[panic_handler]

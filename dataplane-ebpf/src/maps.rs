@@ -5,8 +5,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray},
 };
 use dataplane_common::{
+    family::{Family, V4, V6},
     flow::{Flow, FlowKey, OuterTuple},
-    headers::{Be16, Be32},
+    headers::{Be16, Be32, Ip6},
     layout::{
         DEFAULT_MAX_FLOWS, MAX_BACKENDS, MAX_BOUND_PORTS, MAX_FOREIGN, MAX_HOOKS,
         MAX_LOCAL_ADDRESSES, MAX_OPENING, MAX_REMAPPED,
@@ -27,37 +28,10 @@ pub static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::ALL.len() as u32, 0);
 
 #[map]
-pub static PORTS_V4: Array<PortSlot> = Array::with_max_entries(PORT_SLOTS, 0);
-
-#[map]
-pub static BOUND_PORTS_V4: HashMap<BoundPort<Be32>, PortSlot> =
-    HashMap::with_max_entries(MAX_BOUND_PORTS, NO_PREALLOC);
-
-#[map]
-pub static LOCAL_V4: HashMap<Be32, u32> =
-    HashMap::with_max_entries(MAX_LOCAL_ADDRESSES, NO_PREALLOC);
-
-#[map]
 pub static BACKENDS: Array<Backend> = Array::with_max_entries(MAX_BACKENDS, 0);
 
 #[map]
 pub static TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries(MAX_BACKENDS, 0);
-
-#[map]
-pub static FLOWS_V4: LruHashMap<FlowKey<Be32>, Flow<Be32>> =
-    LruHashMap::with_max_entries(DEFAULT_MAX_FLOWS, 0);
-
-#[map]
-pub static OPENING_V4: LruHashMap<FlowKey<Be32>, Flow<Be32>> =
-    LruHashMap::with_max_entries(MAX_OPENING, 0);
-
-#[map]
-pub static REMAPPED_V4: LruHashMap<OuterTuple<Be32>, Be16> =
-    LruHashMap::with_max_entries(MAX_REMAPPED, 0);
-
-#[map]
-pub static FOREIGN_V4: LruHashMap<OuterTuple<Be32>, u32> =
-    LruHashMap::with_max_entries(MAX_FOREIGN, 0);
 
 #[map]
 pub static ROWS: HashMap<u32, Row> = HashMap::with_max_entries(MAX_BACKENDS, NO_PREALLOC);
@@ -67,3 +41,115 @@ pub static HOOKS: HashMap<HookKey, Hook> = HashMap::with_max_entries(MAX_HOOKS, 
 
 #[map]
 pub static RECORD: Array<Record> = Array::with_max_entries(1, 0);
+
+/// The maps that each IP version has for itself.
+pub trait FamilyMaps: Family {
+    /// What is published on ports of all addresses.
+    fn ports() -> &'static Array<PortSlot>;
+    /// What is published on ports of single addresses.
+    fn bound_ports() -> &'static HashMap<BoundPort<Self::Address>, PortSlot>;
+    /// The host's own addresses.
+    fn local() -> &'static HashMap<Self::Address, u32>;
+    /// Flows whose both ends have proved to be there.
+    fn flows() -> &'static LruHashMap<FlowKey<Self::Address>, Flow<Self::Address>>;
+    /// Other flows.
+    fn opening() -> &'static LruHashMap<FlowKey<Self::Address>, Flow<Self::Address>>;
+    /// Ports of clients as their containers see them, where these are not the clients' own.
+    fn remapped() -> &'static LruHashMap<OuterTuple<Self::Address>, Be16>;
+    /// When others were last heard in conversations of their own.
+    fn foreign() -> &'static LruHashMap<OuterTuple<Self::Address>, u32>;
+}
+
+/// Declares a family's maps.
+macro_rules! family_maps {
+    ($family:ty, $address:ty, $ports:ident, $bound_ports:ident, $local:ident, $flows:ident,
+     $opening:ident, $remapped:ident, $foreign:ident) => {
+        #[map]
+        pub static $ports: Array<PortSlot> = Array::with_max_entries(PORT_SLOTS, 0);
+
+        #[map]
+        pub static $bound_ports: HashMap<BoundPort<$address>, PortSlot> =
+            HashMap::with_max_entries(MAX_BOUND_PORTS, NO_PREALLOC);
+
+        #[map]
+        pub static $local: HashMap<$address, u32> =
+            HashMap::with_max_entries(MAX_LOCAL_ADDRESSES, NO_PREALLOC);
+
+        #[map]
+        pub static $flows: LruHashMap<FlowKey<$address>, Flow<$address>> =
+            LruHashMap::with_max_entries(DEFAULT_MAX_FLOWS, 0);
+
+        #[map]
+        pub static $opening: LruHashMap<FlowKey<$address>, Flow<$address>> =
+            LruHashMap::with_max_entries(MAX_OPENING, 0);
+
+        #[map]
+        pub static $remapped: LruHashMap<OuterTuple<$address>, Be16> =
+            LruHashMap::with_max_entries(MAX_REMAPPED, 0);
+
+        #[map]
+        pub static $foreign: LruHashMap<OuterTuple<$address>, u32> =
+            LruHashMap::with_max_entries(MAX_FOREIGN, 0);
+
+        impl FamilyMaps for $family {
+            #[inline(always)]
+            fn ports() -> &'static Array<PortSlot> {
+                &$ports
+            }
+
+            #[inline(always)]
+            fn bound_ports() -> &'static HashMap<BoundPort<$address>, PortSlot> {
+                &$bound_ports
+            }
+
+            #[inline(always)]
+            fn local() -> &'static HashMap<$address, u32> {
+                &$local
+            }
+
+            #[inline(always)]
+            fn flows() -> &'static LruHashMap<FlowKey<$address>, Flow<$address>> {
+                &$flows
+            }
+
+            #[inline(always)]
+            fn opening() -> &'static LruHashMap<FlowKey<$address>, Flow<$address>> {
+                &$opening
+            }
+
+            #[inline(always)]
+            fn remapped() -> &'static LruHashMap<OuterTuple<$address>, Be16> {
+                &$remapped
+            }
+
+            #[inline(always)]
+            fn foreign() -> &'static LruHashMap<OuterTuple<$address>, u32> {
+                &$foreign
+            }
+        }
+    };
+}
+
+family_maps!(
+    V4,
+    Be32,
+    PORTS_V4,
+    BOUND_PORTS_V4,
+    LOCAL_V4,
+    FLOWS_V4,
+    OPENING_V4,
+    REMAPPED_V4,
+    FOREIGN_V4
+);
+
+family_maps!(
+    V6,
+    Ip6,
+    PORTS_V6,
+    BOUND_PORTS_V6,
+    LOCAL_V6,
+    FLOWS_V6,
+    OPENING_V6,
+    REMAPPED_V6,
+    FOREIGN_V6
+);

@@ -1,5 +1,10 @@
 //! The programs: family by EtherType, decide, rewrite, redirect. Whatever is not ours passes on as it
 //! came, with its reason counted.
+//!
+//! What a program does for an IP version is a function of its own, because the verifier counts the stack of
+//! both if they are one.
+
+use core::hint::black_box;
 
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh as Neighbour},
@@ -7,45 +12,111 @@ use aya_ebpf::{
     macros::classifier,
     programs::TcContext,
 };
-use aya_log_ebpf::info;
 use dataplane_common::{
-    family::V4,
+    family::{V4, V6},
     foreign::observe_outgoing,
-    forward::{Forward, forward},
-    headers::EtherType,
+    forward::forward,
+    headers::{EtherType, Tcp},
+    lease::{admit_forward, admit_reply},
     packet::WriteFault,
-    parse::Parsed,
+    parse::parse,
     reason::Counter,
     reply::reply,
     rewrite,
 };
 
 use crate::{
-    kernel::{AF_INET, Kernel, count},
-    skb::Skb,
+    kernel::{Kernel, count},
+    maps::FamilyMaps,
+    routing::Routing,
+    skb::{BARE, ETHERNET, Mark, Skb, ether_type, interface},
+    trace::Trace,
 };
 
 /// Lets the next program at the hook, and then the stack, have the packet: `TCX_NEXT`, which is also what
 /// a clsact filter returns to go on.
 const NEXT: i32 = TC_ACT_UNSPEC;
 
+/// The longest transport header that is looked at: TCP's without options.
+const MAX_TRANSPORT_HEADER: usize = size_of::<Tcp>();
+
 /// TC ingress of an external interface: client -> container.
 #[classifier]
 pub fn portway_forward(context: TcContext) -> i32 {
-    let kernel = Kernel::new(&context);
-    let mut skb = Skb::new(context);
-    let decision = match skb.ether_type() {
-        EtherType::IPV4 => forward::<V4, _, _>(&skb, &kernel, skb.ingress()),
-        other => Err(not_ipv4(other)),
-    };
-    let forward = match decision {
-        Ok(forward) => forward,
+    from_outside::<ETHERNET>(context)
+}
+
+/// The same for interfaces without an Ethernet header.
+#[classifier]
+pub fn portway_forward_l3(context: TcContext) -> i32 {
+    from_outside::<BARE>(context)
+}
+
+/// TC ingress of a container's host veth: container -> client.
+#[classifier]
+pub fn portway_reply(context: TcContext) -> i32 {
+    match ether_type(&context) {
+        EtherType::IPV4 => to_client::<V4>(context),
+        EtherType::IPV6 => to_client::<V6>(context),
+        _ => pass(Counter::NotIp),
+    }
+}
+
+/// TC egress of an external interface: takes note of what leaves and is not ours, and of replies that the
+/// kernel lets through.
+#[classifier]
+pub fn portway_egress(context: TcContext) -> i32 {
+    leaving::<ETHERNET>(context)
+}
+
+/// The same for interfaces without an Ethernet header.
+#[classifier]
+pub fn portway_egress_l3(context: TcContext) -> i32 {
+    leaving::<BARE>(context)
+}
+
+/// TC egress of a container's host veth: takes note of packets from outside that the kernel lets through.
+#[classifier]
+pub fn portway_admit(context: TcContext) -> i32 {
+    match ether_type(&context) {
+        _ if !Mark::AsksForward.is_on(&context) => NEXT,
+        EtherType::IPV4 => note_admitted::<V4>(context),
+        EtherType::IPV6 => note_admitted::<V6>(context),
+        _ => NEXT,
+    }
+}
+
+#[inline(always)]
+fn from_outside<const L3: usize>(context: TcContext) -> i32 {
+    match ether_type(&context) {
+        EtherType::IPV4 => to_container::<V4, L3>(context),
+        EtherType::IPV6 => to_container::<V6, L3>(context),
+        _ => pass(Counter::NotIp),
+    }
+}
+
+#[inline(never)]
+fn to_container<F: FamilyMaps + Routing + Trace, const L3: usize>(context: TcContext) -> i32 {
+    let skb = &mut Skb::<L3>::new(context);
+    skb.pull(F::HEADER_LEN + MAX_TRANSPORT_HEADER);
+    let kernel = Kernel::new(skb.context());
+    let parsed = match parse::<F, _>(skb) {
+        Ok(parsed) => parsed,
         Err(reason) => return pass(reason),
     };
+    let forward = match forward(skb, &parsed, &kernel, interface(skb.context())) {
+        Ok(forward) => forward,
+        Err(reason) => {
+            if reason == Counter::Lease {
+                Mark::AsksForward.put_on(skb.context());
+            }
+            return pass(reason);
+        }
+    };
     if forward.is_first {
-        trace(&skb, &forward);
+        F::trace(skb.context(), &parsed, &forward);
     }
-    if let Err(WriteFault) = rewrite::to_container(&mut skb, &forward) {
+    if let Err(WriteFault) = rewrite::to_container(skb, &parsed, &forward) {
         return drop();
     }
     count(Counter::Forwarded);
@@ -53,28 +124,33 @@ pub fn portway_forward(context: TcContext) -> i32 {
     unsafe { bpf_redirect_peer(forward.ifindex, 0) as i32 }
 }
 
-/// TC ingress of a container's host veth: container -> client.
-#[classifier]
-pub fn portway_reply(context: TcContext) -> i32 {
-    let kernel = Kernel::new(&context);
-    let mut skb = Skb::new(context);
-    let decision = match skb.ether_type() {
-        EtherType::IPV4 => reply::<V4, _, _>(&skb, &kernel, skb.ingress()),
-        other => Err(not_ipv4(other)),
-    };
-    let reply = match decision {
-        Ok(reply) => reply,
+#[inline(never)]
+fn to_client<F: FamilyMaps + Routing>(context: TcContext) -> i32 {
+    let skb = &mut Skb::<ETHERNET>::new(context);
+    skb.pull(F::HEADER_LEN + MAX_TRANSPORT_HEADER);
+    let kernel = Kernel::new(skb.context());
+    let parsed = match parse::<F, _>(skb) {
+        Ok(parsed) => parsed,
         Err(reason) => return pass(reason),
     };
-    if let Err(WriteFault) = rewrite::to_client(&mut skb, &reply) {
+    let reply = match reply(skb, &parsed, &kernel, interface(skb.context())) {
+        Ok(reply) => reply,
+        Err(reason) => {
+            if reason == Counter::Lease {
+                Mark::AsksReply.put_on(skb.context());
+            }
+            return pass(reason);
+        }
+    };
+    if let Err(WriteFault) = rewrite::to_client(skb, &parsed, &reply) {
         return drop();
     }
     count(Counter::Replied);
-    skb.set_ours();
+    Mark::Translated.put_on(skb.context());
     // SAFETY: integers; the unused rest of the union is zero.
     let mut neighbour: Neighbour = unsafe { core::mem::zeroed() };
-    neighbour.nh_family = AF_INET.into();
-    neighbour.__bindgen_anon_1.ipv4_nh = reply.next_hop.raw();
+    neighbour.nh_family = F::AF.into();
+    F::set_neighbour(&mut neighbour, reply.next_hop);
     // SAFETY: `neighbour` is as long as said, and the helper copies it before it returns.
     unsafe {
         bpf_redirect_neigh(
@@ -86,42 +162,43 @@ pub fn portway_reply(context: TcContext) -> i32 {
     }
 }
 
-/// TC egress of an external interface: takes note of conversations that are not ours.
-#[classifier]
-pub fn portway_egress(context: TcContext) -> i32 {
-    let kernel = Kernel::new(&context);
-    let skb = Skb::new(context);
-    if skb.ether_type() == EtherType::IPV4 && !skb.is_ours() {
-        observe_outgoing::<V4, _, _>(&skb, &kernel);
+#[inline(always)]
+fn leaving<const L3: usize>(context: TcContext) -> i32 {
+    match ether_type(&context) {
+        _ if Mark::Translated.is_on(&context) => NEXT,
+        EtherType::IPV4 => note_leaving::<V4, L3>(context),
+        EtherType::IPV6 => note_leaving::<V6, L3>(context),
+        _ => NEXT,
     }
-    NEXT
 }
 
-/// Tells of a new flow, where the program was loaded to do so; else the verifier removes it all, since
-/// the log level is a constant by then.
-#[inline(always)]
-fn trace(skb: &Skb, forward: &Forward<V4>) {
-    let Parsed { network, ports, .. } = &forward.parsed;
-    info!(
-        skb.context(),
-        "protocol {}: {:i}:{} to {:i}:{} goes to {:i}:{}",
-        network.protocol.0,
-        network.source.get(),
-        ports.source.get(),
-        network.destination.get(),
-        ports.destination.get(),
-        forward.address.get(),
-        forward.ports.destination.get()
-    );
-}
-
-#[inline(always)]
-fn not_ipv4(ether_type: EtherType) -> Counter {
-    if ether_type == EtherType::IPV6 {
-        Counter::Ipv6
+#[inline(never)]
+fn note_leaving<F: FamilyMaps + Routing, const L3: usize>(context: TcContext) -> i32 {
+    let skb = &Skb::<L3>::new(context);
+    skb.pull(F::HEADER_LEN + MAX_TRANSPORT_HEADER);
+    let kernel = Kernel::new(skb.context());
+    if Mark::AsksReply.is_on(skb.context()) {
+        admit_reply::<F, _, _>(skb, &kernel, interface(skb.context()));
     } else {
-        Counter::NotIp
+        observe_outgoing::<F, _, _>(skb, &kernel);
     }
+    next()
+}
+
+#[inline(never)]
+fn note_admitted<F: FamilyMaps + Routing>(context: TcContext) -> i32 {
+    let skb = &Skb::<ETHERNET>::new(context);
+    skb.pull(F::HEADER_LEN + MAX_TRANSPORT_HEADER);
+    let kernel = Kernel::new(skb.context());
+    admit_forward::<F, _, _>(skb, &kernel, interface(skb.context()));
+    next()
+}
+
+/// [`NEXT`] as the compiler cannot know it. A function that always returns the same would be made to return
+/// nothing, and the verifier refuses that if it leaves a pointer into its stack in the register.
+#[inline(always)]
+fn next() -> i32 {
+    black_box(NEXT)
 }
 
 #[inline(always)]

@@ -8,84 +8,105 @@
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
+    helpers::{bpf_csum_update, bpf_skb_change_head, bpf_skb_vlan_pop},
     programs::TcContext,
 };
 use bytemuck::Pod;
 use dataplane_common::{
-    headers::{EtherType, IpProtocol},
+    headers::{EtherType, Ethernet, IpProtocol, VLAN_ID_MASK},
     packet::{L4Change, Packet, WriteFault},
-    parse::L3,
 };
 
-/// The headers of the longest packet that is translated: Ethernet, IP, TCP without options.
-const HEADERS: u32 = L3 as u32 + 20 + 20;
+/// Where the IP header begins on links whose frames have an Ethernet header.
+pub const ETHERNET: usize = size_of::<Ethernet>();
+
+/// Where it begins on links that carry bare IP packets (`dev_is_mac_header_xmit` in
+/// include/linux/if_arp.h).
+pub const BARE: usize = 0;
 
 /// `PACKET_HOST` in include/uapi/linux/if_packet.h.
 const PACKET_HOST: u32 = 0;
 
 /// Our mark in `skb->tc_index`, which travels with a packet from hook to hook. Nothing else reads or writes
-/// the field but GRED queues and, before Linux 6.3, dsmark and tcindex: "pw" in ASCII.
-const OURS: u32 = 0x7077;
+/// the field but GRED queues, clsact filters that end with a class and, before Linux 6.3, dsmark and
+/// tcindex; a mark that is lost leaves its packet to the slow path. "pw" in ASCII, and a number.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Mark {
+    /// It is a reply that has been translated.
+    Translated = 0x7077,
+    /// It is to go to a container if the kernel lets it, for a lease.
+    AsksForward = 0x7078,
+    /// It is to go to a client if the kernel lets it, for a lease.
+    AsksReply = 0x7079,
+}
 
-/// An skb at a TC hook, seen from its Ethernet header.
-pub struct Skb {
+impl Mark {
+    /// Marks a packet for a later hook.
+    #[inline(always)]
+    pub fn put_on(self, context: &TcContext) {
+        // SAFETY: see `raw`; this field may be written.
+        unsafe { (*raw(context)).tc_index = self as u32 };
+    }
+
+    /// Whether a packet has this mark from an earlier hook.
+    #[inline(always)]
+    pub fn is_on(self, context: &TcContext) -> bool {
+        // SAFETY: see `raw`.
+        unsafe { (*raw(context)).tc_index == self as u32 }
+    }
+}
+
+/// What a frame carries, any VLAN tag aside.
+#[inline(always)]
+pub fn ether_type(context: &TcContext) -> EtherType {
+    // SAFETY: see `raw`.
+    bytemuck::cast(unsafe { (*raw(context)).protocol } as u16)
+}
+
+/// The interface whose hook this is.
+#[inline(always)]
+pub fn interface(context: &TcContext) -> u32 {
+    // SAFETY: see `raw`.
+    unsafe { (*raw(context)).ifindex }
+}
+
+/// The kernel's view of an skb. Reading its fields is safe: the verifier turns each into a load from the
+/// skb itself.
+#[inline(always)]
+fn raw(context: &TcContext) -> *mut __sk_buff {
+    context.as_ptr().cast()
+}
+
+/// An skb at a TC hook of a link whose frames have the IP header at `L3`, seen from their beginning.
+pub struct Skb<const L3: usize> {
     context: TcContext,
 }
 
-impl Skb {
-    /// Takes the program's context and makes the headers lie in linear memory.
+impl<const L3: usize> Skb<L3> {
+    /// Takes the program's context.
     #[inline(always)]
     pub fn new(context: TcContext) -> Self {
-        let linear = context.data_end() - context.data();
-        if linear < HEADERS as usize {
-            let wanted = context.len().min(HEADERS);
+        Self { context }
+    }
+
+    /// Makes this many bytes from the IP header on lie in linear memory, or the whole packet if it is
+    /// shorter. If that fails the headers are found to be cut short, and the packet passes.
+    #[inline(always)]
+    pub fn pull(&self, length: usize) {
+        let linear = self.context.data_end() - self.context.data();
+        if linear < L3 + length {
+            let wanted = self.context.len().min((L3 + length) as u32);
             if (linear as u32) < wanted {
-                // If it fails the headers are found to be cut short, and the packet passes.
-                let _ = context.pull_data(wanted);
+                let _ = self.context.pull_data(wanted);
             }
         }
-        Self { context }
     }
 
     /// The program's context.
     #[inline(always)]
     pub fn context(&self) -> &TcContext {
         &self.context
-    }
-
-    /// The interface it came in on.
-    #[inline(always)]
-    pub fn ingress(&self) -> u32 {
-        // SAFETY: see `field`.
-        unsafe { (*self.raw()).ifindex }
-    }
-
-    /// Tells [`Self::is_ours`] at a later hook that this packet has been translated.
-    #[inline(always)]
-    pub fn set_ours(&mut self) {
-        // SAFETY: see `raw`; this field may be written.
-        unsafe { (*self.raw().cast_mut()).tc_index = OURS };
-    }
-
-    /// Whether the packet has been translated on its way here.
-    #[inline(always)]
-    pub fn is_ours(&self) -> bool {
-        // SAFETY: see `raw`.
-        unsafe { (*self.raw()).tc_index == OURS }
-    }
-
-    /// What the frame carries, any VLAN tag aside.
-    #[inline(always)]
-    pub fn ether_type(&self) -> EtherType {
-        // SAFETY: see `raw`.
-        bytemuck::cast(unsafe { (*self.raw()).protocol } as u16)
-    }
-
-    /// The kernel's view of the skb. Reading its fields is safe: the verifier turns each into a load
-    /// from the skb itself.
-    #[inline(always)]
-    fn raw(&self) -> *const __sk_buff {
-        self.context.as_ptr().cast()
     }
 
     /// Where `T` lies at `offset`, if it is inside the packet's linear part.
@@ -96,7 +117,9 @@ impl Skb {
     }
 }
 
-impl Packet for Skb {
+impl<const L3_OFFSET: usize> Packet for Skb<L3_OFFSET> {
+    const L3: usize = L3_OFFSET;
+
     #[inline(always)]
     fn size(&self) -> u32 {
         self.context.len()
@@ -105,19 +128,48 @@ impl Packet for Skb {
     #[inline(always)]
     fn segment_size(&self) -> u32 {
         // SAFETY: see `raw`.
-        unsafe { (*self.raw()).gso_size }
+        unsafe { (*raw(&self.context)).gso_size }
     }
 
     #[inline(always)]
     fn is_to_host(&self) -> bool {
         // SAFETY: see `raw`.
-        unsafe { (*self.raw()).pkt_type == PACKET_HOST }
+        unsafe { (*raw(&self.context)).pkt_type == PACKET_HOST }
     }
 
     #[inline(always)]
-    fn has_vlan_tag(&self) -> bool {
+    fn vlan_id(&self) -> u16 {
+        // The kernel has moved the outer tag from the frame into the skb. An inner one is what the frame
+        // carries: no IP packet.
         // SAFETY: see `raw`.
-        unsafe { (*self.raw()).vlan_present != 0 }
+        unsafe { ((*raw(&self.context)).vlan_tci & VLAN_ID_MASK) as u16 }
+    }
+
+    #[inline(always)]
+    fn clear_priority_tag(&mut self) -> Result<(), WriteFault> {
+        // SAFETY: see `raw`.
+        if unsafe { (*raw(&self.context)).vlan_present } == 0 {
+            return Ok(());
+        }
+        // SAFETY: the context is this program's.
+        match unsafe { bpf_skb_vlan_pop(self.context.as_ptr().cast()) } {
+            0 => Ok(()),
+            _ => Err(WriteFault),
+        }
+    }
+
+    #[inline(always)]
+    fn put_ethernet(&mut self, header: Ethernet) -> Result<(), WriteFault> {
+        if L3_OFFSET == ETHERNET {
+            return self.store(0, [header.destination, header.source]);
+        }
+        // SAFETY: the context is this program's.
+        let result =
+            unsafe { bpf_skb_change_head(self.context.as_ptr().cast(), ETHERNET as u32, 0) };
+        if result != 0 {
+            return Err(WriteFault);
+        }
+        self.store(0, header)
     }
 
     #[inline(always)]
@@ -153,7 +205,16 @@ impl Packet for Skb {
                 .l4_csum_replace(offset, 0, u64::from(wsum), flags | zero_is_none)
                 .map_err(|_| WriteFault)
         };
-        replace(change.pseudo_header.wsum(), u64::from(BPF_F_PSEUDO_HDR))?;
+        let pseudo_header = change.pseudo_header.wsum();
+        replace(pseudo_header, u64::from(BPF_F_PSEUDO_HDR))?;
+        if !change.has_header_checksum {
+            // The helper also takes the difference off the sum that a NIC has computed over the whole packet
+            // (CHECKSUM_COMPLETE), because it counts on an IP header whose own checksum makes up for it. It
+            // has a flag against that only since Linux 6.16 (`BPF_F_IPV6`). Where there is no such sum this
+            // does nothing.
+            // SAFETY: the context is this program's.
+            unsafe { bpf_csum_update(self.context.as_ptr().cast(), pseudo_header) };
+        }
         replace(change.header.wsum(), 0)
     }
 }

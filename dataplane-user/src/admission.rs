@@ -1,6 +1,5 @@
 //! Who admits flows, and why.
 
-use anyhow::{Context as _, bail};
 use dataplane_common::settings::Admission;
 use serde::Deserialize;
 
@@ -15,10 +14,10 @@ use crate::{
 #[serde(rename_all = "lowercase")]
 #[repr(u32)]
 pub enum Request {
-    /// `direct` where the firewall's rules are Docker's own and nothing else; no acceleration else.
+    /// `direct` where the firewall's rules are Docker's own and nothing else, `netfilter` else.
     #[default]
     Auto = 0,
-    /// The kernel's own firewall: not supported yet.
+    /// The kernel's own firewall: it sees the first packets of a flow, and one every few seconds.
     Netfilter = 1,
     /// The table of published ports alone, whatever rules the firewall has.
     Direct = 2,
@@ -27,11 +26,10 @@ pub enum Request {
 impl Request {
     /// From its number in the record; anything unknown is the cautious one.
     fn from_number(number: u32) -> Self {
-        if number == Self::Direct as u32 {
-            Self::Direct
-        } else {
-            Self::Auto
-        }
+        [Self::Netfilter, Self::Direct]
+            .into_iter()
+            .find(|request| *request as u32 == number)
+            .unwrap_or_default()
     }
 }
 
@@ -56,28 +54,20 @@ pub fn word(admission: Admission) -> &'static str {
     match admission {
         Admission::Off => "off",
         Admission::Direct => "direct",
+        Admission::Netfilter => "netfilter",
     }
 }
 
 /// Decides, if asked to by looking at the firewall's rules in force.
-///
-/// # Errors
-///
-/// Netfilter admission, which is not there yet.
-pub fn decide(request: Request) -> anyhow::Result<Decision> {
+pub fn decide(request: Request) -> Decision {
+    let asked_for = |admission| Decision {
+        admission,
+        why: format!("asked for with --admission {}", word(admission)),
+    };
     match request {
-        Request::Direct => Ok(Decision {
-            admission: Admission::Direct,
-            why: "asked for with --admission direct".into(),
-        }),
-        Request::Auto => {
-            let verdict = firewall::inspect(firewall::Family::V4);
-            Ok(by_rules(&verdict))
-        }
-        Request::Netfilter => bail!(
-            "admission by netfilter is not supported yet: use --admission auto, or direct if no rule \
-             of your firewall concerns published ports"
-        ),
+        Request::Direct => asked_for(Admission::Direct),
+        Request::Netfilter => asked_for(Admission::Netfilter),
+        Request::Auto => by_rules(&firewall::inspect(firewall::Family::V4)),
     }
 }
 
@@ -87,7 +77,7 @@ pub fn by_rules(verdict: &Verdict) -> Decision {
         admission: if verdict.allows_direct() {
             Admission::Direct
         } else {
-            Admission::Off
+            Admission::Netfilter
         },
         why: verdict.to_string(),
     }
@@ -105,16 +95,12 @@ pub fn enforce(
     request: Request,
     decision: &Decision,
 ) -> anyhow::Result<bool> {
-    let mut settings = dataplane.settings.get(&0, 0)?;
+    let settings = dataplane.read_settings()?;
     let record = dataplane.read_record()?;
     let why = encode_text(&decision.why);
     let changed = settings.admission != decision.admission as u32 || record.admission_why != why;
     if changed || record.admission_request != request as u32 {
-        settings.admission = decision.admission as u32;
-        dataplane
-            .settings
-            .set(0, settings, 0)
-            .context("cannot write the settings")?;
+        dataplane.update_settings(|settings| settings.admission = decision.admission as u32)?;
         dataplane.update_record(|record| {
             record.admission_why = why;
             record.admission_request = request as u32;

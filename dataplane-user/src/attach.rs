@@ -3,7 +3,7 @@
 //! A TCX link is pinned, so it outlives the command that made it and goes when its pin goes. A clsact
 //! filter stays by itself; what is needed to find it again is noted in the hooks map.
 
-use std::{collections::BTreeSet, fs, io, path::PathBuf, time::Duration};
+use std::{fs, io, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
 use aya::programs::{
@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     dataplane::Dataplane,
-    hooks::{Attached, Kind, Preference, Role, attached, interface_name},
+    hooks::{Attached, Keep, Kind, Preference, Role, attached, interface_name},
     instance::Instance,
     netlink::Netlink,
 };
@@ -77,14 +77,19 @@ impl Hooks<'_> {
         .with_context(|| format!("cannot attach {} to {name}", role.program()))
     }
 
-    /// Takes the programs of one role off all interfaces but these.
-    pub async fn detach_others(&mut self, role: Role, keep: &BTreeSet<u32>) -> anyhow::Result<()> {
-        for attached in attached(self.dataplane)? {
-            if attached.role == role && !keep.contains(&attached.ifindex) {
-                self.detach(&attached).await?;
+    /// Takes all programs off but these. Goes on after an error and returns the first.
+    pub async fn detach_others(&mut self, keep: &Keep) -> anyhow::Result<()> {
+        let attached = attached(self.dataplane)?;
+        let mut result = Ok(());
+        for role in Role::ALL {
+            for there in attached.iter().filter(|there| there.role == role) {
+                if !keep.contains(&(role, there.ifindex)) {
+                    let detached = self.detach(there).await;
+                    result = result.and(detached);
+                }
             }
         }
-        Ok(())
+        result
     }
 
     /// Takes a program off its interface, along with a clsact qdisc that came with it. An interface that

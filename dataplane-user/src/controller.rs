@@ -11,6 +11,7 @@ use tokio::{
 use crate::{
     admission,
     announce::Announcer,
+    collector::Collector,
     desired,
     docker::{Endpoint, Provider, Snapshot},
     firewall::{self, Verdict},
@@ -107,6 +108,7 @@ impl Controller {
     ) -> anyhow::Result<()> {
         // Before the first look, so that nothing is missed in between.
         let mut changes = Watch::start()?;
+        let _collector = Collector::start(&self.reconciler.instance, self.load_id)?;
         let (verdict_sender, mut verdicts) = watch::channel(None);
         tokio::spawn(firewall::watch::watch(firewall::Family::V4, verdict_sender));
         let (sender, mut snapshots) = watch::channel(None);

@@ -9,13 +9,14 @@ use aya::{
     programs::{ProgramError, SchedClassifier},
 };
 use dataplane_common::{
-    flow::{Flow, FlowKey},
-    headers::Be32,
+    flow::{Flow, FlowKey, OuterTuple},
+    headers::{Be16, Be32, Ip6},
     layout::{maps, programs},
     published::{Backend, BoundPort, PORT_SLOTS, PortSlot, Traffic},
     reason::Counter,
     registry::{Hook, HookKey, Record, Row},
     settings::Settings,
+    state::Timeouts,
 };
 
 use crate::{
@@ -37,26 +38,66 @@ pub struct Dataplane {
     pub settings: Array<MapData, Settings>,
     /// What the programs count, by [`Counter`].
     pub counters: PerCpuArray<MapData, u64>,
-    /// Ports published on all IPv4 addresses.
-    pub ports_v4: Array<MapData, PortSlot>,
-    /// Ports published on single IPv4 addresses.
-    pub bound_ports_v4: HashMap<MapData, BoundPort<Be32>, PortSlot>,
-    /// The host's own IPv4 addresses.
-    pub local_v4: HashMap<MapData, Be32, u32>,
     /// Where containers are.
     pub backends: Array<MapData, Backend>,
     /// Traffic by backend.
     pub traffic: PerCpuArray<MapData, Traffic>,
-    /// Established IPv4 flows.
-    pub flows_v4: HashMap<MapData, FlowKey<Be32>, Flow<Be32>>,
-    /// IPv4 flows that only the client has been heard of.
-    pub opening_v4: HashMap<MapData, FlowKey<Be32>, Flow<Be32>>,
+    /// IPv4's own.
+    pub v4: FamilyMaps<Be32>,
+    /// IPv6's own.
+    pub v6: FamilyMaps<Ip6>,
     /// What is published.
     pub rows: HashMap<MapData, u32, Row>,
     /// What is attached where.
     pub hooks: HashMap<MapData, HookKey, Hook>,
     /// How this instance was loaded.
     pub record: Array<MapData, Record>,
+}
+
+/// The maps that an IP version with addresses `A` has for itself.
+pub struct FamilyMaps<A>
+where
+    BoundPort<A>: Pod,
+    A: Pod,
+    FlowKey<A>: Pod,
+    Flow<A>: Pod,
+    OuterTuple<A>: Pod,
+{
+    /// Ports published on all addresses.
+    pub ports: Array<MapData, PortSlot>,
+    /// Ports published on single addresses.
+    pub bound_ports: HashMap<MapData, BoundPort<A>, PortSlot>,
+    /// The host's own addresses.
+    pub local: HashMap<MapData, A, u32>,
+    /// Flows whose both ends have proved that they are there.
+    pub flows: HashMap<MapData, FlowKey<A>, Flow<A>>,
+    /// Other flows.
+    pub opening: HashMap<MapData, FlowKey<A>, Flow<A>>,
+    /// Clients' ports as their containers see them, where these are not the clients' own.
+    pub remapped: HashMap<MapData, OuterTuple<A>, Be16>,
+    /// When others were last heard in conversations of their own, in seconds of the monotonic clock.
+    pub foreign: HashMap<MapData, OuterTuple<A>, u32>,
+}
+
+impl<A> FamilyMaps<A>
+where
+    BoundPort<A>: Pod,
+    A: Pod,
+    FlowKey<A>: Pod,
+    Flow<A>: Pod,
+    OuterTuple<A>: Pod,
+{
+    fn open(instance: &Instance, names: &maps::FamilyMaps) -> anyhow::Result<Self> {
+        Ok(Self {
+            ports: open(instance, names.ports, Some(PORT_SLOTS))?,
+            bound_ports: open(instance, names.bound_ports, None)?,
+            local: open(instance, names.local, None)?,
+            flows: open(instance, names.flows, None)?,
+            opening: open(instance, names.opening, None)?,
+            remapped: open(instance, names.remapped, None)?,
+            foreign: open(instance, names.foreign, None)?,
+        })
+    }
 }
 
 /// What is settled once for the life of a load.
@@ -87,7 +128,9 @@ impl Dataplane {
     fn load_pinned(instance: &Instance, lock: &Lock, options: LoadOptions) -> anyhow::Result<Self> {
         instance.create_folders(lock)?;
         let mut loader = EbpfLoader::new();
-        loader.map_max_entries(maps::FLOWS_V4, options.max_flows);
+        for family in [maps::V4, maps::V6] {
+            loader.map_max_entries(family.flows, options.max_flows);
+        }
         // A constant by the time of verification: what is above the level costs nothing.
         let log_level = if options.trace {
             log::Level::Info as u8
@@ -95,7 +138,7 @@ impl Dataplane {
             0
         };
         loader.override_global(aya_log::LEVEL, &log_level, false);
-        for name in maps::ALL {
+        for name in maps::all() {
             loader.map_pin_path(name, instance.map(name));
         }
         let mut ebpf = loader
@@ -112,6 +155,7 @@ impl Dataplane {
                 .with_context(|| format!("cannot pin the eBPF program {name}"))?;
         }
         let mut dataplane = Self::open_maps(instance)?;
+        dataplane.update_settings(|settings| settings.timeouts = Timeouts::DEFAULT)?;
         let record = Record {
             version: encode_text(env!("CARGO_PKG_VERSION")),
             namespace: network_namespace()?,
@@ -158,13 +202,10 @@ impl Dataplane {
         Ok(Self {
             settings: open(instance, maps::SETTINGS, Some(1))?,
             counters: open(instance, maps::COUNTERS, Some(Counter::ALL.len() as u32))?,
-            ports_v4: open(instance, maps::PORTS_V4, Some(PORT_SLOTS))?,
-            bound_ports_v4: open(instance, maps::BOUND_PORTS_V4, None)?,
-            local_v4: open(instance, maps::LOCAL_V4, None)?,
             backends: open(instance, maps::BACKENDS, None)?,
             traffic: open(instance, maps::TRAFFIC, None)?,
-            flows_v4: open(instance, maps::FLOWS_V4, None)?,
-            opening_v4: open(instance, maps::OPENING_V4, None)?,
+            v4: FamilyMaps::open(instance, &maps::V4)?,
+            v6: FamilyMaps::open(instance, &maps::V6)?,
             rows: open(instance, maps::ROWS, None)?,
             hooks: open(instance, maps::HOOKS, None)?,
             record: open(instance, maps::RECORD, Some(1))?,
@@ -192,6 +233,25 @@ impl Dataplane {
             max_flows: record.max_flows,
             trace: record.traces == 1,
         })
+    }
+
+    /// What the programs are told.
+    pub fn read_settings(&self) -> anyhow::Result<Settings> {
+        self.settings.get(&0, 0).context("cannot read the settings")
+    }
+
+    /// Changes what the programs are told; writes nothing where nothing changes. The caller holds the
+    /// instance's lock.
+    pub fn update_settings(&mut self, change: impl FnOnce(&mut Settings)) -> anyhow::Result<()> {
+        let before = self.read_settings()?;
+        let mut settings = before;
+        change(&mut settings);
+        if settings == before {
+            return Ok(());
+        }
+        self.settings
+            .set(0, settings, 0)
+            .context("cannot write the settings")
     }
 
     /// A counter's sum over all CPUs.

@@ -1,13 +1,16 @@
 //! What is attached where: roles of interfaces, kinds of hooks, and the notes of both.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use anyhow::{Context as _, anyhow};
 use aya::programs::TcAttachType;
 use dataplane_common::{layout::programs, registry::Hook};
 use nix::net::if_::{if_indextoname, if_nametoindex};
 
-use crate::dataplane::{Dataplane, entries};
+use crate::{
+    dataplane::{Dataplane, entries},
+    netlink::network::Framing,
+};
 
 /// Which program an interface needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,12 +22,35 @@ pub enum Role {
     Container = 2,
     /// Where packets to clients leave: the other side of [`Role::External`].
     Egress = 3,
+    /// [`Role::External`] where frames have no Ethernet header.
+    ExternalL3 = 4,
+    /// [`Role::Egress`] where frames have no Ethernet header.
+    EgressL3 = 5,
+    /// Where packets to a container leave the host, if the kernel is to admit them: the other side of
+    /// [`Role::Container`].
+    Admit = 6,
 }
 
 impl Role {
     /// All of them, in the order in which they are to be detached: nothing may come in any more when the
     /// programs that translate replies go.
-    pub const ALL: [Self; 3] = [Self::External, Self::Egress, Self::Container];
+    pub const ALL: [Self; 6] = [
+        Self::External,
+        Self::ExternalL3,
+        Self::Admit,
+        Self::Egress,
+        Self::EgressL3,
+        Self::Container,
+    ];
+
+    /// The roles of an external interface, in the order in which they are to be attached: the notes of
+    /// what is others' come before the first packet that they matter to.
+    pub const fn external(framing: Framing) -> [Self; 2] {
+        match framing {
+            Framing::Ethernet => [Self::Egress, Self::External],
+            Framing::Bare => [Self::EgressL3, Self::ExternalL3],
+        }
+    }
 
     fn from_number(number: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|role| *role as u32 == number)
@@ -33,8 +59,8 @@ impl Role {
     /// Which side of the interface its program is on.
     pub fn direction(self) -> TcAttachType {
         match self {
-            Self::External | Self::Container => TcAttachType::Ingress,
-            Self::Egress => TcAttachType::Egress,
+            Self::External | Self::ExternalL3 | Self::Container => TcAttachType::Ingress,
+            Self::Egress | Self::EgressL3 | Self::Admit => TcAttachType::Egress,
         }
     }
 
@@ -42,8 +68,11 @@ impl Role {
     pub fn program(self) -> &'static str {
         match self {
             Self::External => programs::FORWARD,
+            Self::ExternalL3 => programs::FORWARD_L3,
             Self::Container => programs::REPLY,
             Self::Egress => programs::EGRESS,
+            Self::EgressL3 => programs::EGRESS_L3,
+            Self::Admit => programs::ADMIT,
         }
     }
 }
@@ -112,6 +141,9 @@ pub struct Attached {
     pub note: Hook,
 }
 
+/// The programs that are wanted, by role and interface.
+pub type Keep = BTreeSet<(Role, u32)>;
+
 /// What is attached, according to the hooks map.
 pub fn attached(dataplane: &Dataplane) -> anyhow::Result<Vec<Attached>> {
     Ok(entries(&dataplane.hooks)?
@@ -130,7 +162,7 @@ pub fn attached(dataplane: &Dataplane) -> anyhow::Result<Vec<Attached>> {
 /// The interfaces that clients come in by, according to the hooks map; some may be gone.
 pub fn external(dataplane: &Dataplane) -> anyhow::Result<Vec<Attached>> {
     let mut external = attached(dataplane)?;
-    external.retain(|attached| attached.role == Role::External);
+    external.retain(|attached| matches!(attached.role, Role::External | Role::ExternalL3));
     Ok(external)
 }
 

@@ -20,9 +20,12 @@
 //! | [`hooks`] | what is attached where |
 //! | [`attach`] | attaching and detaching |
 //! | [`dataplane`] | the pinned programs and maps |
+//! | [`batch`] | maps read by thousands of entries at a time |
+//! | [`liveness`], [`collector`] | which flows are over; removing them |
 //! | [`instance`] | pin paths, and the lock on them |
 //! | [`firewall`] | is the ruleset in force Docker's own and nothing else? |
 //! | [`admission`] | who admits flows, and why |
+//! | [`conntrack`] | conversations as the kernel tracks them |
 //! | [`controller`] | the long-running loop of `portway run` |
 //! | [`announce`] | what it prints of what happens |
 //! | [`trace`] | what the programs tell of new flows |
@@ -33,7 +36,10 @@ pub mod admission;
 pub mod announce;
 pub mod attach;
 pub mod backends;
+pub mod batch;
 pub mod cli;
+pub mod collector;
+pub mod conntrack;
 pub mod controller;
 pub mod dataplane;
 pub mod desired;
@@ -41,6 +47,7 @@ pub mod docker;
 pub mod firewall;
 pub mod hooks;
 pub mod instance;
+pub mod liveness;
 pub mod netlink;
 pub mod output;
 pub mod placement;

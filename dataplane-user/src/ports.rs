@@ -42,7 +42,8 @@ pub fn publish(
             // The entry first, then the word that there is one.
             Some(key) => {
                 dataplane
-                    .bound_ports_v4
+                    .v4
+                    .bound_ports
                     .insert(key, slot, 0)
                     .context("cannot publish a port of a single address")?;
                 let old = slot_at(dataplane, protocol, port)?;
@@ -71,10 +72,11 @@ pub fn unpublish(
             }
             None => {}
             Some(key) => {
-                match dataplane.bound_ports_v4.get(&key, 0) {
+                match dataplane.v4.bound_ports.get(&key, 0) {
                     Ok(slot) if slot.backend() == number => {
                         dataplane
-                            .bound_ports_v4
+                            .v4
+                            .bound_ports
                             .remove(&key)
                             .context("cannot unpublish a port of a single address")?
                     }
@@ -123,7 +125,8 @@ fn bound_key(
 
 fn slot_at(dataplane: &Dataplane, protocol: IpProtocol, port: u16) -> anyhow::Result<PortSlot> {
     dataplane
-        .ports_v4
+        .v4
+        .ports
         .get(&port_slot(protocol, Be16::new(port)), 0)
         .context("cannot read a published port")
 }
@@ -135,7 +138,8 @@ fn set_slot(
     slot: PortSlot,
 ) -> anyhow::Result<()> {
     dataplane
-        .ports_v4
+        .v4
+        .ports
         .set(port_slot(protocol, Be16::new(port)), slot, 0)
         .context("cannot write a published port")
 }

@@ -5,14 +5,15 @@
 //! any two steps: a container's reply program is attached before its port is published, a row is active
 //! only when all its slots are written, and a backend is dead before anything else of it is touched.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, hash_map::Entry};
 
 use anyhow::Context as _;
+use dataplane_common::settings::Admission;
 
 use crate::{
     attach::Hooks,
     dataplane::{Dataplane, entries},
-    hooks::{self, Attached, Preference, Role},
+    hooks::{self, Attached, Keep, Preference, Role},
     instance::{Instance, Lock},
     netlink::{Netlink, network::Network, watch::Interest},
     placement::Placer,
@@ -52,8 +53,8 @@ impl Event {
 pub struct Desired {
     /// What is to be published.
     pub publications: Vec<Publication>,
-    /// The interfaces clients come in by; those that are not there or have no Ethernet header are passed
-    /// over.
+    /// The interfaces clients come in by; those that are not there, or whose packets nobody understands,
+    /// are passed over.
     pub external: BTreeSet<u32>,
     /// Whether Docker's publications are fresh from Docker.
     pub is_fresh: bool,
@@ -120,21 +121,17 @@ impl Reconciler {
     pub async fn reconcile(&mut self, _lock: &Lock, desired: Desired) -> anyhow::Result<Outcome> {
         let network = self.netlink.network().await?;
         self.sync_addresses(&network)?;
-        let external: BTreeSet<u32> = desired
-            .external
-            .into_iter()
-            .filter(|ifindex| {
-                network
-                    .links
-                    .get(ifindex)
-                    .is_some_and(|link| link.is_ethernet)
-            })
-            .collect();
         let attached = hooks::attached(&self.dataplane)?;
-        for ifindex in &external {
-            // The notes of what is others' come before the first packet that they matter to.
-            self.attach(&attached, *ifindex, Role::Egress).await?;
-            self.attach(&attached, *ifindex, Role::External).await?;
+        let mut keep = Keep::default();
+        for ifindex in desired.external {
+            let link = network.links.get(&ifindex);
+            let Some(framing) = link.and_then(|link| link.framing) else {
+                continue;
+            };
+            for role in Role::external(framing) {
+                self.attach(&attached, ifindex, role).await?;
+                keep.insert((role, ifindex));
+            }
         }
 
         let rows = rows::read(&self.dataplane)?;
@@ -145,7 +142,8 @@ impl Reconciler {
             is_fresh: desired.is_fresh,
         };
         let (mut wanted, interest) = placer.place(desired.publications).await?;
-        let containers = self.attach_containers(&attached, &mut wanted).await;
+        self.attach_containers(&attached, &mut wanted, &mut keep)
+            .await?;
         let mut outcome = Outcome {
             pending: wanted
                 .iter()
@@ -156,13 +154,7 @@ impl Reconciler {
         };
         self.bring_about(&rows, wanted, &mut outcome.events)?;
 
-        for role in Role::ALL {
-            let keep = match role {
-                Role::External | Role::Egress => &external,
-                Role::Container => &containers,
-            };
-            self.hooks().detach_others(role, keep).await?;
-        }
+        self.hooks().detach_others(&keep).await?;
         Ok(outcome)
     }
 
@@ -175,16 +167,12 @@ impl Reconciler {
 
     /// Has every flow look its route up again.
     pub fn advance_epoch(&mut self) -> anyhow::Result<()> {
-        let mut settings = self.dataplane.settings.get(&0, 0)?;
-        settings.epoch = settings.epoch.wrapping_add(1);
         self.dataplane
-            .settings
-            .set(0, settings, 0)
-            .context("cannot write the settings")
+            .update_settings(|settings| settings.epoch = settings.epoch.wrapping_add(1))
     }
 
     fn sync_addresses(&mut self, network: &Network) -> anyhow::Result<()> {
-        let there: BTreeSet<_> = entries(&self.dataplane.local_v4)?
+        let there: BTreeSet<_> = entries(&self.dataplane.v4.local)?
             .into_iter()
             .map(|(address, _)| ports::ipv4(address))
             .collect();
@@ -193,52 +181,60 @@ impl Reconciler {
         }
         for address in network.addresses.difference(&there) {
             self.dataplane
-                .local_v4
+                .v4
+                .local
                 .insert(ports::be32(*address), 1, 0)
                 .context("cannot write a local address")?;
         }
         for address in there.difference(&network.addresses) {
             self.dataplane
-                .local_v4
+                .v4
+                .local
                 .remove(&ports::be32(*address))
                 .context("cannot remove a local address")?;
         }
         self.advance_epoch()
     }
 
-    /// Attaches the reply program wherever a container is; returns where. A container whose interface
-    /// does not take it stays on the slow path.
+    /// Attaches programs wherever a container is. A container whose interface does not take them stays on
+    /// the slow path.
     async fn attach_containers(
         &mut self,
         attached: &[Attached],
         wanted: &mut [Wanted],
-    ) -> BTreeSet<u32> {
+        keep: &mut Keep,
+    ) -> anyhow::Result<()> {
+        let settings = self.dataplane.read_settings()?;
+        let roles: &[Role] = match Admission::from_number(settings.admission) {
+            Admission::Netfilter => &[Role::Container, Role::Admit],
+            Admission::Direct | Admission::Off => &[Role::Container],
+        };
         let mut tried: HashMap<u32, bool> = HashMap::new();
         for wish in wanted {
             let Ok(location) = wish.placement else {
                 continue;
             };
-            let takes_it = match tried.get(&location.ifindex) {
-                Some(takes_it) => *takes_it,
-                None => {
-                    let result = self
-                        .attach(attached, location.ifindex, Role::Container)
-                        .await;
-                    if let Err(error) = &result {
-                        tracing::warn!("{error:#}");
-                    }
-                    tried.insert(location.ifindex, result.is_ok());
-                    result.is_ok()
+            let ifindex = location.ifindex;
+            if let Entry::Vacant(entry) = tried.entry(ifindex) {
+                let mut result = Ok(());
+                for role in roles {
+                    result = match result {
+                        Ok(()) => self.attach(attached, ifindex, *role).await,
+                        failed => failed,
+                    };
                 }
-            };
-            if !takes_it {
+                if let Err(error) = &result {
+                    tracing::warn!("{error:#}");
+                }
+                entry.insert(result.is_ok());
+            }
+            if tried[&ifindex] {
+                keep.extend(roles.iter().map(|role| (*role, ifindex)));
+            } else {
                 wish.placement = Err(State::Pending(Waiting::NoHook));
             }
         }
-        tried
-            .into_iter()
-            .filter_map(|(ifindex, takes_it)| takes_it.then_some(ifindex))
-            .collect()
+        Ok(())
     }
 
     async fn attach(

@@ -6,8 +6,14 @@ use crate::{
     family::{Family as _, V4},
     headers::{Be16, Be32, EtherType, Ethernet, IpProtocol, Ipv4, Ports, Tcp, TcpFlags, Udp},
     packet::{L4Change, Packet, WriteFault},
-    parse::{L3, Parsed},
+    parse::l4,
 };
+
+/// Where the IP header begins: behind an Ethernet header.
+pub const L3: usize = size_of::<Ethernet>();
+
+/// Where TCP's or UDP's header begins in an IPv4 packet.
+pub const L4: usize = l4::<V4, Buffer>();
 
 /// A packet whose bytes lie in a buffer, with its checksums complete.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -15,10 +21,12 @@ pub struct Buffer {
     pub bytes: Vec<u8>,
     pub segment_size: u32,
     pub is_to_host: bool,
-    pub has_vlan_tag: bool,
+    pub vlan_id: u16,
 }
 
 impl Packet for Buffer {
+    const L3: usize = L3;
+
     fn size(&self) -> u32 {
         self.bytes.len() as u32
     }
@@ -31,8 +39,16 @@ impl Packet for Buffer {
         self.is_to_host
     }
 
-    fn has_vlan_tag(&self) -> bool {
-        self.has_vlan_tag
+    fn vlan_id(&self) -> u16 {
+        self.vlan_id
+    }
+
+    fn clear_priority_tag(&mut self) -> Result<(), WriteFault> {
+        Ok(())
+    }
+
+    fn put_ethernet(&mut self, header: Ethernet) -> Result<(), WriteFault> {
+        self.store(0, header)
     }
 
     fn load<T: Pod>(&self, offset: usize) -> Option<T> {
@@ -126,7 +142,7 @@ impl Spec {
             bytes: [bytes_of(&ethernet), bytes_of(&header), &segment].concat(),
             segment_size: 0,
             is_to_host: true,
-            has_vlan_tag: false,
+            vlan_id: 0,
         };
         packet.complete_checksums();
         packet
@@ -138,12 +154,12 @@ impl Buffer {
     pub fn complete_checksums(&mut self) {
         let at = L3 + core::mem::offset_of!(Ipv4, checksum);
         self.bytes[at..at + 2].fill(0);
-        let sum = checksum(&[&self.bytes[L3..Parsed::<V4>::L4]]);
+        let sum = checksum(&[&self.bytes[L3..L4]]);
         self.bytes[at..at + 2].copy_from_slice(&sum.to_be_bytes());
 
         let header: Ipv4 = self.load(L3).expect("an IP header");
         let is_udp = header.protocol == IpProtocol::UDP;
-        let at = Parsed::<V4>::L4
+        let at = L4
             + if is_udp {
                 core::mem::offset_of!(Udp, checksum)
             } else {
@@ -151,7 +167,7 @@ impl Buffer {
             };
         let end = L3 + usize::from(header.total_length.get());
         self.bytes[at..at + 2].fill(0);
-        let segment = &self.bytes[Parsed::<V4>::L4..end];
+        let segment = &self.bytes[L4..end];
         let pseudo = [
             bytes_of(&header.source),
             bytes_of(&header.destination),

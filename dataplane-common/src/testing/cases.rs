@@ -1,23 +1,24 @@
 //! Packets and what becomes of them.
 
 use super::{
-    buffer::{Buffer, Spec},
+    buffer::{Buffer, L3, L4, Spec},
     world::{CLIENT, CONTAINER, EXTERNAL, GATEWAY, HOST, SECOND_HOST, VETH, World, ip},
 };
 use crate::{
     family::V4,
-    flow::{ROUTE_LIFETIME, State},
+    flow::ROUTE_LIFETIME,
     foreign::observe_outgoing,
     forward::forward,
     headers::{Be16, Be32, IpProtocol, Ipv4, TcpFlags},
     join::FOREIGN_LIFETIME,
     packet::Packet as _,
-    parse::{L3, Parsed},
+    parse::parse,
     published::{Backend, BoundPort, PortSlot},
     reason::Reason,
     reply::reply,
     rewrite,
     settings::Admission,
+    state::{State, Timeouts},
     tables::Route,
 };
 
@@ -54,19 +55,21 @@ fn tcp(spec: Spec, flags: u8) -> Spec {
 
 /// What becomes of a packet from outside: its new bytes, or why it stays as it is.
 fn send_in(world: &World, packet: &Buffer) -> Result<Buffer, Reason> {
-    let decision = forward::<V4, _, _>(packet, world, EXTERNAL)?;
+    let parsed = parse::<V4, _>(packet)?;
+    let decision = forward(packet, &parsed, world, EXTERNAL)?;
     assert_eq!(decision.ifindex, VETH);
     let mut rewritten = packet.clone();
-    rewrite::to_container(&mut rewritten, &decision).expect("a write inside the packet");
+    rewrite::to_container(&mut rewritten, &parsed, &decision).expect("a write inside the packet");
     Ok(rewritten)
 }
 
 /// What becomes of a container's packet.
 fn send_out(world: &World, packet: &Buffer) -> Result<Buffer, Reason> {
-    let decision = reply::<V4, _, _>(packet, world, VETH)?;
+    let parsed = parse::<V4, _>(packet)?;
+    let decision = reply(packet, &parsed, world, VETH)?;
     assert_eq!((decision.ifindex, decision.next_hop), (EXTERNAL, GATEWAY));
     let mut rewritten = packet.clone();
-    rewrite::to_client(&mut rewritten, &decision).expect("a write inside the packet");
+    rewrite::to_client(&mut rewritten, &parsed, &decision).expect("a write inside the packet");
     Ok(rewritten)
 }
 
@@ -122,7 +125,7 @@ fn a_packet_is_translated_both_ways_as_if_sent_so() {
 fn udp_without_a_checksum_stays_without() {
     let world = World::new();
     let mut packet = from_client().build();
-    let at = Parsed::<V4>::L4 + 6;
+    let at = L4 + 6;
     packet.store(at, Be16::new(0)).expect("room");
     let rewritten = send_in(&world, &packet).expect("translated");
     assert_eq!(rewritten.load(at), Some(Be16::new(0)));
@@ -250,7 +253,7 @@ fn frames_that_are_not_the_hosts_are_left_alone() {
     packet.is_to_host = false;
     expect_left_alone(&world, &packet, Reason::NotToHost);
     let mut packet = from_client().build();
-    packet.has_vlan_tag = true;
+    packet.vlan_id = 5;
     expect_left_alone(&world, &packet, Reason::Vlan);
 }
 
@@ -266,7 +269,7 @@ fn malformed_headers_are_left_alone() {
     };
     let length = L3 + core::mem::offset_of!(Ipv4, total_length);
     let fragment = L3 + core::mem::offset_of!(Ipv4, fragment);
-    let l4 = Parsed::<V4>::L4;
+    let l4 = L4;
     let udp = from_client();
     let syn = tcp(from_client(), SYN);
     for (packet, reason) in [
@@ -393,7 +396,9 @@ fn replies_count_only_from_their_container_and_in_their_flow() {
         Err(Reason::NotAReply)
     );
     assert!(send_in(&world, &from_client().build()).is_ok());
-    let elsewhere = reply::<V4, _, _>(&from_container().build(), &world, VETH + 1);
+    let packet = from_container().build();
+    let parsed = parse::<V4, _>(&packet).expect("a plain packet");
+    let elsewhere = reply(&packet, &parsed, &world, VETH + 1);
     assert_eq!(elsewhere.err(), Some(Reason::WrongInterface));
     for spec in [
         Spec {
@@ -453,7 +458,7 @@ fn two_flows_with_the_same_reply_are_told_apart_by_another_port() {
                 ..from_client()
             };
             let received = send_in(&world, &sent.build()).expect("translated");
-            let port: Be16 = received.load(Parsed::<V4>::L4).expect("a port");
+            let port: Be16 = received.load(L4).expect("a port");
             if round == 0 {
                 seen.push(port.get());
             }
@@ -492,7 +497,7 @@ fn two_flows_with_the_same_reply_are_told_apart_by_another_port() {
         ..from_client()
     };
     let received = send_in(&world, &sent.build()).expect("translated");
-    assert_ne!(received.load(Parsed::<V4>::L4), Some(Be16::new(1024)));
+    assert_ne!(received.load(L4), Some(Be16::new(1024)));
 }
 
 #[test]
@@ -506,14 +511,14 @@ fn a_flow_keeps_the_port_it_was_given() {
     assert!(send_in(&world, &from_client().build()).is_ok());
     let given: Be16 = send_in(&world, &second.build())
         .expect("translated")
-        .load(Parsed::<V4>::L4)
+        .load(L4)
         .expect("a port");
     assert_eq!(given, Be16::new(1024));
     // The first falls silent, the second goes on.
     for _ in 0..3 {
         world.wait(20);
         let received = send_in(&world, &second.build()).expect("translated");
-        assert_eq!(received.load(Parsed::<V4>::L4), Some(given));
+        assert_eq!(received.load(L4), Some(given));
     }
 }
 
@@ -529,10 +534,10 @@ fn a_connection_that_is_half_closed_keeps_its_tuple() {
         ..tcp(from_client(), SYN)
     };
     let received = send_in(&world, &second.build()).expect("translated");
-    assert_eq!(received.load(Parsed::<V4>::L4), Some(Be16::new(1024)));
+    assert_eq!(received.load(L4), Some(Be16::new(1024)));
     // The first's container may still be talking.
     let answer = send_out(&world, &tcp(from_container(), ACK).build()).expect("translated");
-    assert_eq!(answer.load(Parsed::<V4>::L4), Some(Be16::new(9000)));
+    assert_eq!(answer.load(L4), Some(Be16::new(9000)));
 }
 
 #[test]
@@ -552,9 +557,9 @@ fn a_flow_that_finds_no_port_of_its_own_is_left_alone() {
     };
     assert_eq!(send_in(&world, &spec.build()), Err(Reason::ReplyCollision));
     // Once the others have timed out, the tuple is free.
-    world.wait(State::Opening.timeout(IpProtocol::UDP) + 1);
+    world.wait(Timeouts::DEFAULT.of(State::Unanswered) + 1);
     let received = send_in(&world, &spec.build()).expect("translated");
-    assert_eq!(received.load(Parsed::<V4>::L4), Some(Be16::new(5000)));
+    assert_eq!(received.load(L4), Some(Be16::new(5000)));
 }
 
 #[test]
@@ -733,13 +738,13 @@ fn a_closed_connection_gives_way_to_a_new_one() {
     for flags in [SYN, ACK, FIN_ACK] {
         assert!(send_in(&world, &tcp(from_client(), flags).build()).is_ok());
     }
-    assert_eq!(world.only_flow().state(), State::Closing);
+    assert_eq!(world.only_flow().state(), State::FinWait);
     world.wait(1);
     assert!(send_in(&world, &tcp(from_client(), SYN).build()).is_ok());
     let flow = world.only_flow();
     assert_eq!(
         (flow.state(), flow.created),
-        (State::Opening, world.now.get())
+        (State::SynSent, world.now.get())
     );
     assert_eq!(flow.traffic.packets_in, 1);
 }

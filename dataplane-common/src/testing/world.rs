@@ -1,8 +1,9 @@
 //! The tables, with one client, one host and one container in them.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, RefCell, RefMut},
     collections::{HashMap, HashSet},
+    ops::DerefMut,
 };
 
 use crate::{
@@ -12,6 +13,7 @@ use crate::{
     published::{Backend, BoundPort, PortSlot, Traffic, port_slot},
     reason::Reason,
     settings::{Admission, Settings},
+    state::Timeouts,
     tables::{Route, TableFull, Tables},
 };
 
@@ -71,6 +73,9 @@ impl World {
             settings: Settings {
                 admission: Admission::Direct as u32,
                 epoch: 0,
+                rules_since: 0,
+                tcp_liberal: 1,
+                timeouts: Timeouts::DEFAULT,
             },
             now: Cell::new(100),
             ports: HashMap::new(),
@@ -117,8 +122,8 @@ impl World {
 }
 
 impl Tables<V4> for World {
-    fn settings(&self) -> Settings {
-        self.settings
+    fn settings(&self) -> Option<&Settings> {
+        Some(&self.settings)
     }
 
     fn now(&self) -> u32 {
@@ -136,31 +141,32 @@ impl Tables<V4> for World {
             .unwrap_or(PortSlot::EMPTY)
     }
 
-    fn bound_port(&self, key: &BoundPort<Be32>) -> PortSlot {
+    fn bound_port(&self, protocol: IpProtocol, address: &Be32, port: Be16) -> PortSlot {
+        let key = BoundPort {
+            address: *address,
+            port,
+            protocol,
+            padding: 0,
+        };
         self.bound_ports
-            .get(key)
+            .get(&key)
             .copied()
             .unwrap_or(PortSlot::EMPTY)
     }
 
-    fn is_local(&self, address: Be32) -> bool {
-        self.local.contains(&address)
+    fn is_local(&self, address: &Be32) -> bool {
+        self.local.contains(address)
     }
 
     fn backend(&self, number: u32) -> Option<&Backend> {
         self.backends.get(&number)
     }
 
-    fn with_flow<R>(
-        &self,
-        key: &FlowKey<Be32>,
-        with: impl FnOnce(&mut Flow<Be32>) -> R,
-    ) -> Option<R> {
-        let (mut flows, mut opening) = (self.flows.borrow_mut(), self.opening.borrow_mut());
-        flows
-            .get_mut(key)
-            .or_else(|| opening.get_mut(key))
-            .map(with)
+    fn flow(&self, key: &FlowKey<Be32>) -> Option<impl DerefMut<Target = Flow<Be32>>> {
+        let table = [&self.flows, &self.opening]
+            .into_iter()
+            .find(|table| table.borrow().contains_key(key))?;
+        RefMut::filter_map(table.borrow_mut(), |flows| flows.get_mut(key)).ok()
     }
 
     fn insert_flow(&self, key: &FlowKey<Be32>, flow: &Flow<Be32>) -> Result<(), TableFull> {
@@ -173,7 +179,8 @@ impl Tables<V4> for World {
     }
 
     fn establish(&self, key: &FlowKey<Be32>) {
-        if let Some(flow) = self.opening.borrow_mut().remove(key) {
+        if let Some(mut flow) = self.opening.borrow_mut().remove(key) {
+            flow.is_kept = 1;
             self.flows.borrow_mut().insert(*key, flow);
         }
     }
@@ -207,17 +214,24 @@ impl Tables<V4> for World {
         !self.gone.contains(&ifindex)
     }
 
-    fn route(&self, from: u32, container: Be32, client: Be32) -> Result<Route<Be32>, Reason> {
+    fn route(
+        &self,
+        from: u32,
+        container: &Be32,
+        client: &Be32,
+        route: &mut Route<Be32>,
+    ) -> Result<(), Reason> {
         assert_eq!(
-            (from, container),
+            (from, *container),
             (BRIDGE, CONTAINER),
             "asked as the reply would be routed"
         );
         self.routed.set(self.routed.get() + 1);
-        self.routes.get(&client).copied().unwrap_or(Ok(Route {
+        *route = self.routes.get(client).copied().unwrap_or(Ok(Route {
             ifindex: EXTERNAL,
             next_hop: GATEWAY,
             mtu: 1500,
-        }))
+        }))?;
+        Ok(())
     }
 }

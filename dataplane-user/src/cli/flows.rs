@@ -2,20 +2,17 @@
 
 use std::net::SocketAddrV4;
 
+use anyhow::Context as _;
 use dataplane_common::{
     flow::{Flow, FlowKey},
     headers::Be32,
 };
-use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 use super::{args::OutputArgs, table};
 use crate::{
-    dataplane::{Dataplane, entries},
-    instance::Instance,
-    ports::ipv4,
-    publication::Protocol,
-    rows,
+    batch::Batches, dataplane::Dataplane, instance::Instance, liveness::Liveness, ports::ipv4,
+    publication::Protocol, rows,
 };
 
 /// One live flow: the contract of `flows --json`.
@@ -37,11 +34,10 @@ struct FlowLine {
 /// Lists live flows, the most recently seen first.
 pub fn flows(instance: &Instance, args: OutputArgs) -> anyhow::Result<()> {
     let dataplane = Dataplane::open(instance)?;
-    let now = monotonic_seconds()?;
-    let mut lines: Vec<_> = live(&dataplane, now)?
-        .into_iter()
-        .filter_map(|(key, flow)| line(&key, &flow, now))
-        .collect();
+    let mut lines = Vec::new();
+    for_each_live(&dataplane, |key, flow, now| {
+        lines.extend(line(key, flow, now));
+    })?;
     lines.sort_by_key(|line| (line.idle_s, line.client));
     if args.json {
         return table::print_json(&lines);
@@ -75,23 +71,24 @@ pub fn flows(instance: &Instance, args: OutputArgs) -> anyhow::Result<()> {
     )
 }
 
-/// Flows that packets could still join: not timed out, and their backend has not changed.
-pub fn live(dataplane: &Dataplane, now: u32) -> anyhow::Result<Vec<(FlowKey<Be32>, Flow<Be32>)>> {
-    let backends: std::collections::HashMap<_, _> = rows::read(dataplane)?
-        .into_iter()
-        .map(|row| (row.number, row.backend.generation))
-        .collect();
-    let mut flows = entries(&dataplane.flows_v4)?;
-    flows.extend(entries(&dataplane.opening_v4)?);
-    flows.retain(|(key, flow)| {
-        !flow.is_expired(key.protocol, now) && backends.get(&flow.backend) == Some(&flow.generation)
-    });
-    Ok(flows)
-}
-
-/// The clock the programs stamp flows with.
-pub fn monotonic_seconds() -> anyhow::Result<u32> {
-    Ok(clock_gettime(ClockId::CLOCK_MONOTONIC)?.tv_sec() as u32)
+/// Visits flows that packets could still join, each with the moment as of which it is live, in seconds of
+/// the clock that it is stamped with.
+pub fn for_each_live(
+    dataplane: &Dataplane,
+    mut visit: impl FnMut(&FlowKey<Be32>, &Flow<Be32>, u32),
+) -> anyhow::Result<()> {
+    let mut liveness = Liveness::of(&dataplane.backends, dataplane.read_settings()?.timeouts)?;
+    for map in [&dataplane.v4.flows, &dataplane.v4.opening] {
+        let mut batches = Batches::default();
+        while let Some(batch) = batches.read(map).context("cannot read the flows")? {
+            for (key, flow) in batch {
+                if !liveness.is_over(&flow)? {
+                    visit(&key, &flow, liveness.now());
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 fn line(key: &FlowKey<Be32>, flow: &Flow<Be32>, now: u32) -> Option<FlowLine> {

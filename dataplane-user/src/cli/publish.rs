@@ -64,7 +64,7 @@ async fn attempt(
     if is_new {
         check_free(publication, &rows)?;
         let request = admission::requested(&reconciler.dataplane)?;
-        let decision = admission::decide(request)?;
+        let decision = admission::decide(request);
         admission::enforce(&mut reconciler.dataplane, request, &decision)?;
     } else if !rows
         .iter()

@@ -5,11 +5,7 @@ use std::collections::BTreeMap;
 use dataplane_common::{reason::Counter, settings::Admission};
 use serde::Serialize;
 
-use super::{
-    args::OutputArgs,
-    flows::{live, monotonic_seconds},
-    table,
-};
+use super::{args::OutputArgs, flows::for_each_live, table};
 use crate::{
     admission, dataplane::Dataplane, hooks, instance::Instance, output::print, rows,
     text::decode_text,
@@ -63,7 +59,7 @@ pub fn status(instance: &Instance, args: OutputArgs) -> anyhow::Result<()> {
 
 fn read(instance: &Instance, dataplane: &Dataplane) -> anyhow::Result<Status> {
     let record = dataplane.read_record()?;
-    let settings = dataplane.settings.get(&0, 0)?;
+    let settings = dataplane.read_settings()?;
     let mut external = BTreeMap::<u32, External>::new();
     for attached in hooks::external(dataplane)? {
         if let Ok(name) = hooks::interface_name(attached.ifindex) {
@@ -81,6 +77,8 @@ fn read(instance: &Instance, dataplane: &Dataplane) -> anyhow::Result<Status> {
     for counter in Counter::ALL {
         counters.insert(counter.word(), dataplane.counter(*counter)?);
     }
+    let mut flows = 0;
+    for_each_live(dataplane, |_, _, _| flows += 1)?;
     Ok(Status {
         loaded: true,
         instance: instance.to_string(),
@@ -91,7 +89,7 @@ fn read(instance: &Instance, dataplane: &Dataplane) -> anyhow::Result<Status> {
         },
         external: external.into_values().collect(),
         ports: rows::read(dataplane)?.len(),
-        flows: live(dataplane, monotonic_seconds()?)?.len(),
+        flows,
         counters,
     })
 }

@@ -3,7 +3,7 @@
 use crate::{
     attach::Hooks,
     dataplane::Dataplane,
-    hooks::Role,
+    hooks::Keep,
     instance::{Instance, Lock},
     netlink::Netlink,
     output::say,
@@ -37,10 +37,7 @@ pub async fn tear_down(instance: &Instance, lock: &Lock) -> anyhow::Result<()> {
             dataplane: &mut dataplane,
             netlink: &netlink,
         };
-        for role in Role::ALL {
-            let detached = hooks.detach_others(role, &[].into()).await;
-            result = result.and(detached);
-        }
+        result = hooks.detach_others(&Keep::new()).await;
     }
     result.and(instance.remove_pins(lock))
 }

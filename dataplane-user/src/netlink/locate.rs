@@ -89,7 +89,7 @@ pub fn locate(network: &Network, route: RouteTo, address: Ipv4Addr) -> Whereabou
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::netlink::network::Link;
+    use crate::netlink::network::{Framing, Link};
 
     const CONTAINER: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 2);
     const BRIDGE: u32 = 3;
@@ -105,7 +105,7 @@ mod tests {
             bridge: None,
             mac: Some(BRIDGE_MAC),
             mtu,
-            is_ethernet: true,
+            framing: Some(Framing::Ethernet),
         };
         (index, link)
     }

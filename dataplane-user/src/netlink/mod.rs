@@ -199,7 +199,7 @@ impl Netlink {
             .with_context(|| format!("cannot remove the clsact qdisc of interface {ifindex}"))
     }
 
-    /// The index of the Ethernet interface of this name.
+    /// The index of the interface of this name, if it is one that clients can come in by.
     pub async fn external_interface(&self, name: &str) -> anyhow::Result<u32> {
         let network = self.network().await?;
         let Some(link) = network.links.values().find(|link| link.name == name) else {
@@ -207,8 +207,10 @@ impl Netlink {
             known.sort_unstable();
             bail!("no interface named {name}: there are {}", known.join(", "));
         };
-        if !link.is_ethernet {
-            bail!("{name} is not an Ethernet interface: portway cannot accelerate it");
+        if link.framing.is_none() {
+            bail!(
+                "{name} carries neither Ethernet frames nor bare IP packets: portway cannot accelerate it"
+            );
         }
         Ok(link.index)
     }

@@ -43,8 +43,35 @@ pub struct Link {
     pub mac: Option<Mac>,
     /// Its MTU, in bytes.
     pub mtu: u32,
-    /// Whether frames have an Ethernet header.
-    pub is_ethernet: bool,
+    /// What packets on it begin with; none if that is a header that nobody here understands.
+    pub framing: Option<Framing>,
+}
+
+/// What packets on a link begin with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// An Ethernet header.
+    Ethernet,
+    /// The IP header.
+    Bare,
+}
+
+impl Framing {
+    /// By the link's type; for bare IP as `dev_is_mac_header_xmit` in include/linux/if_arp.h has it.
+    fn of(link: LinkLayerType) -> Option<Self> {
+        match link {
+            LinkLayerType::Ether => Some(Self::Ethernet),
+            LinkLayerType::None
+            | LinkLayerType::Rawip
+            | LinkLayerType::Ppp
+            | LinkLayerType::Tunnel
+            | LinkLayerType::Tunnel6
+            | LinkLayerType::Sit
+            | LinkLayerType::Ipgre
+            | LinkLayerType::Ip6gre => Some(Self::Bare),
+            _ => None,
+        }
+    }
 }
 
 /// What the kernel knows of the network around the host.
@@ -144,7 +171,7 @@ fn read_link(message: &LinkMessage) -> Link {
         bridge: None,
         mac: None,
         mtu: 0,
-        is_ethernet: message.header.link_layer_type == LinkLayerType::Ether,
+        framing: Framing::of(message.header.link_layer_type),
     };
     let mut is_veth = false;
     let mut is_elsewhere = false;

@@ -1,0 +1,92 @@
+//! IPv6.
+
+use core::mem::offset_of;
+
+use super::{End, Family, Network};
+use crate::{
+    checksum::ChecksumDelta,
+    headers::{Be32, EtherType, Ip6, IpProtocol, Ipv6},
+    packet::{Packet, WriteFault},
+    reason::Reason,
+};
+
+/// IPv6 (RFC 8200). Packets with extension headers are left alone, but for fragments.
+#[derive(Clone, Copy, Debug)]
+pub struct V6;
+
+impl Family for V6 {
+    type Address = Ip6;
+
+    const HEADER_LEN: usize = size_of::<Ipv6>();
+    const ETHER_TYPE: EtherType = EtherType::IPV6;
+    const ICMP: IpProtocol = IpProtocol::ICMPV6;
+    const HAS_HEADER_CHECKSUM: bool = false;
+
+    #[inline(always)]
+    fn parse<P: Packet>(packet: &P, offset: usize) -> Result<Network<Ip6>, Reason> {
+        let header: Ipv6 = packet.load(offset).ok_or(Reason::Malformed)?;
+        if header.version_class_label.get() >> 28 != 6 {
+            return Err(Reason::Malformed);
+        }
+        // No payload length belongs to a jumbogram (RFC 2675), whose real length an option tells, or to a
+        // packet of segments that came in as one and are too many to count.
+        let length = Self::HEADER_LEN as u32 + u32::from(header.payload_length.get());
+        if offset as u32 + length > packet.size() {
+            return Err(Reason::Malformed);
+        }
+        if header.next_header == IpProtocol::FRAGMENT {
+            return Err(Reason::Fragment);
+        }
+        if IpProtocol::EXTENSIONS.contains(&header.next_header) {
+            return Err(Reason::IpOptions);
+        }
+        Ok(Network {
+            source: header.source,
+            destination: header.destination,
+            protocol: header.next_header,
+            ttl: header.hop_limit,
+            length,
+        })
+    }
+
+    #[inline(always)]
+    fn rewrite<P: Packet>(
+        packet: &mut P,
+        offset: usize,
+        end: End,
+        address: Ip6,
+    ) -> Result<(), WriteFault> {
+        let at = offset + offset_of!(Ipv6, hop_limit);
+        let hop_limit: u8 = packet.load(at).ok_or(WriteFault)?;
+        packet.store(at, hop_limit.wrapping_sub(1))?;
+        let at = match end {
+            End::Source => offset_of!(Ipv6, source),
+            End::Destination => offset_of!(Ipv6, destination),
+        };
+        packet.store(offset + at, address)
+    }
+
+    #[inline(always)]
+    fn replace(old: Ip6, new: Ip6) -> ChecksumDelta {
+        let (old, new) = (old.raw(), new.raw());
+        let word = |delta: ChecksumDelta, index: usize| {
+            delta.replace32(Be32::from_raw(old[index]), Be32::from_raw(new[index]))
+        };
+        word(word(word(word(ChecksumDelta::NONE, 0), 1), 2), 3)
+    }
+
+    #[inline(always)]
+    fn from_words(words: &[u32; 4]) -> Ip6 {
+        Ip6::from_raw(*words)
+    }
+
+    #[inline(always)]
+    fn is_martian(source: Ip6) -> bool {
+        const LINK_LOCAL: u32 = 0xfe80_0000;
+        let [first, second, ..] = source.raw();
+        let prefix = source.prefix().get();
+        // RFC 4291 2.5 to 2.7: multicast; ::/64, where the unspecified address, loopback and embedded IPv4
+        // addresses are; link-local addresses, which are not forwarded, and which Docker's rules except.
+        prefix >> 24 == 0xff || (first | second) == 0 || prefix & 0xffc0_0000 == LINK_LOCAL
+    }
+}

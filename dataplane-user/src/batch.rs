@@ -1,0 +1,214 @@
+//! Hash maps read by thousands of entries to a system call, where aya takes two calls for each entry; and
+//! entries taken out of one whole.
+//!
+//! aya 0.14 has neither, so this calls bpf(2) itself. The layouts are those of `union bpf_attr` in
+//! include/uapi/linux/bpf.h.
+
+use std::{
+    borrow::{Borrow, BorrowMut},
+    ffi::c_long,
+    hash::Hash,
+    io, iter,
+    mem::MaybeUninit,
+    os::fd::{AsFd as _, AsRawFd as _},
+    ptr,
+};
+
+use aya::{
+    Pod,
+    maps::{HashMap, IterableMap as _, MapData},
+};
+use nix::libc;
+
+use crate::dataplane::entries;
+
+/// Entries of a batch, unless a bucket has more: buckets are never cut.
+const CAPACITY: usize = 4096;
+
+/// `BPF_MAP_LOOKUP_AND_DELETE_ELEM` of `enum bpf_cmd`; of hash maps since Linux 5.14.
+const LOOKUP_AND_DELETE: c_long = 21;
+
+/// `BPF_MAP_LOOKUP_BATCH`; of hash maps since Linux 5.6.
+const LOOKUP_BATCH: c_long = 24;
+
+/// The kernel's own `ENOTSUPP` (include/linux/errno.h), which no C library knows.
+const ENOTSUPP: i32 = 524;
+
+/// The part of `union bpf_attr` for one element.
+#[repr(C)]
+struct ElementAttr {
+    map_fd: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// Its part for batches.
+#[repr(C)]
+struct BatchAttr {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    element_flags: u64,
+    flags: u64,
+}
+
+const _: () = assert!(size_of::<ElementAttr>() == 32);
+const _: () = assert!(size_of::<BatchAttr>() == 56);
+
+/// A way through a hash map, batch by batch. An entry that stays in the map all the while is seen
+/// exactly once; one that comes, goes or changes meanwhile is seen as it was at some moment, or not.
+#[derive(Debug)]
+pub struct Batches<K, V> {
+    keys: Vec<K>,
+    values: Vec<V>,
+    capacity: usize,
+    position: Position,
+}
+
+/// How far it has come.
+#[derive(Debug, Clone, Copy)]
+enum Position {
+    Start,
+    /// Before this bucket.
+    Bucket(u32),
+    End,
+}
+
+impl<K: Pod + Eq + Hash, V: Pod> Default for Batches<K, V> {
+    fn default() -> Self {
+        Self {
+            keys: Vec::new(),
+            values: Vec::new(),
+            capacity: CAPACITY,
+            position: Position::Start,
+        }
+    }
+}
+
+impl<K: Pod + Eq + Hash, V: Pod> Batches<K, V> {
+    /// Reads the next batch of `map`, which has to be the same every time; none after the last one.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub fn read<'a, M: Borrow<MapData>>(
+        &'a mut self,
+        map: &HashMap<M, K, V>,
+    ) -> io::Result<Option<impl ExactSizeIterator<Item = (K, V)> + use<'a, M, K, V>>> {
+        self.keys.clear();
+        self.values.clear();
+        // A batch may be empty where its buckets were.
+        while self.keys.is_empty() {
+            let bucket = match self.position {
+                Position::Start => None,
+                Position::Bucket(bucket) => Some(bucket),
+                Position::End => return Ok(None),
+            };
+            match self.look_up(map, bucket) {
+                Ok(position) => self.position = position,
+                Err(error) => match error.raw_os_error() {
+                    // The next bucket has more.
+                    Some(libc::ENOSPC) => self.capacity *= 2,
+                    // A kernel that reads no batches.
+                    Some(libc::EINVAL | ENOTSUPP) if bucket.is_none() => {
+                        let all = entries(map).map_err(io::Error::other)?;
+                        (self.keys, self.values) = all.into_iter().unzip();
+                        self.position = Position::End;
+                    }
+                    _ => return Err(error),
+                },
+            }
+        }
+        let entries = iter::zip(&self.keys, &self.values);
+        Ok(Some(entries.map(|(key, value)| (*key, *value))))
+    }
+
+    /// Fills the batch from `bucket` on. Returns where to go on.
+    fn look_up(
+        &mut self,
+        map: &HashMap<impl Borrow<MapData>, K, V>,
+        bucket: Option<u32>,
+    ) -> io::Result<Position> {
+        self.keys.reserve(self.capacity);
+        self.values.reserve(self.capacity);
+        let mut next = 0_u32;
+        let mut attr = BatchAttr {
+            in_batch: bucket
+                .as_ref()
+                .map_or(0, |bucket| ptr::from_ref(bucket) as u64),
+            out_batch: &raw mut next as u64,
+            keys: self.keys.as_mut_ptr() as u64,
+            values: self.values.as_mut_ptr() as u64,
+            count: self.capacity as u32,
+            map_fd: descriptor(map.map()),
+            element_flags: 0,
+            flags: 0,
+        };
+        // SAFETY: `attr` is what this command takes. The kernel reads a bucket's number from `in_batch`
+        // if that is not null, writes one to `out_batch`, and at most `count` keys and values, which have
+        // the sizes of `K` and `V` (aya has compared them) and for which there is room.
+        let position = match unsafe { bpf(LOOKUP_BATCH, &mut attr) } {
+            Ok(()) => Position::Bucket(next),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Position::End,
+            Err(error) => return Err(error),
+        };
+        // SAFETY: the kernel has written that many, and any bytes make a `Pod`.
+        unsafe {
+            self.keys.set_len(attr.count as usize);
+            self.values.set_len(attr.count as usize);
+        }
+        Ok(position)
+    }
+}
+
+/// Takes an entry out of `map` and returns what it was at that moment; none if it was not there.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub fn take<K: Pod, V: Pod>(
+    map: &mut HashMap<impl BorrowMut<MapData>, K, V>,
+    key: &K,
+) -> io::Result<Option<V>> {
+    let mut value = MaybeUninit::<V>::uninit();
+    let mut attr = ElementAttr {
+        map_fd: descriptor(map.map()),
+        padding: 0,
+        key: ptr::from_ref(key) as u64,
+        value: value.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    // SAFETY: `attr` is what this command takes. The kernel reads a key and writes a value, which have
+    // the sizes of `K` and `V`: aya has compared them.
+    match unsafe { bpf(LOOKUP_AND_DELETE, &mut attr) } {
+        // SAFETY: the kernel has written it, and any bytes make a `Pod`.
+        Ok(()) => Ok(Some(unsafe { value.assume_init() })),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn descriptor(map: &MapData) -> u32 {
+    // Descriptors are never negative.
+    map.fd().as_fd().as_raw_fd() as u32
+}
+
+/// Calls bpf(2).
+///
+/// # Safety
+///
+/// `attr` is what `command` takes, and what it points to is there.
+unsafe fn bpf<A>(command: c_long, attr: &mut A) -> io::Result<()> {
+    // SAFETY: the size is that of `attr`; for its content the caller answers.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, ptr::from_mut(attr), size_of::<A>()) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
