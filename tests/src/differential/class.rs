@@ -47,9 +47,9 @@ classes! {
     /// VLAN tags that are not for the host.
     Vlan = "vlan", true;
     /// Priority tags of clients.
-    PriorityIn = "priority-in", false;
+    PriorityIn = "priority-in", true;
     /// Priority tags of containers.
-    PriorityOut = "priority-out", false;
+    PriorityOut = "priority-out", true;
     /// Frames of clients to other stations.
     StationsIn = "stations-in", true;
     /// Frames of containers to other stations.

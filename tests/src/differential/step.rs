@@ -163,17 +163,18 @@ impl Step {
 
     /// Whether it gets as far as to count for its connection.
     pub fn counts(&self) -> bool {
-        !self.twists.iter().any(|twist| {
-            matches!(
+        !self.twists.iter().any(|twist| match twist {
+            // A priority tag is none to the host.
+            Twist::Tags(tags) => tags.as_slice() != [0],
+            twist => matches!(
                 twist,
                 Twist::Ttl(0 | 1)
                     | Twist::OtherMac
                     | Twist::BroadcastMac
                     | Twist::MulticastMac
-                    | Twist::Tags(_)
                     | Twist::DataOffset(_)
                     | Twist::Fragments(_, Order::WithoutFirst | Order::WithoutLast)
-            )
+            ),
         })
     }
 }
