@@ -10,25 +10,33 @@ use portway_tests::{
     portway::Portway,
 };
 
-fn main() -> ExitCode {
-    harness::run([Test::with_docker(
-        "the_same_is_received_with_portway_as_without",
-        || twins("direct"),
-    )])
-}
-
 /// How many conversations of real sockets there are besides.
 const SOCKETS: u16 = 300;
 
-fn twins(admission: &str) -> Result<()> {
-    let run = Run::chosen()?;
-    let (without, with) = thread::scope(|scope| {
-        let with = scope.spawn(Twin::new);
-        (Twin::new(), with.join())
+/// How many flows show that twins without portway are alike.
+const FLOWS_WITHOUT: u64 = 2000;
+
+fn main() -> ExitCode {
+    harness::run([
+        Test::with_docker("the_same_is_received_with_portway_as_without", || {
+            with_portway("direct")
+        }),
+        Test::with_docker("twins_without_portway_are_alike", without_portway),
+    ])
+}
+
+fn twins() -> Result<[Twin; 2]> {
+    let (one, other) = thread::scope(|scope| {
+        let other = scope.spawn(Twin::new);
+        (Twin::new(), other.join())
     });
-    let with =
-        with.map_err(|_| anyhow!("the thread that builds the twin with portway panicked"))?;
-    let (without, with) = (without?, with?);
+    let other = other.map_err(|_| anyhow!("the thread that builds a twin panicked"))?;
+    Ok([one?, other?])
+}
+
+fn with_portway(admission: &str) -> Result<()> {
+    let run = Run::chosen()?;
+    let [without, with] = twins()?;
     let portway = Portway::new(&with.lab.host)?;
     let daemon = portway.run_with_docker(&format!("--admission {admission}"))?;
     with.wait_published(&portway, run.versions())
@@ -40,4 +48,13 @@ fn twins(admission: &str) -> Result<()> {
     sum.verdict()?;
     ensure!(used.both_ways(), "the fast path was not used: {used:?}");
     portway.interrupt(&daemon)
+}
+
+/// What the kernel alone does must come out the same, else a difference says nothing about portway. Of all
+/// classes of traffic, since portway has no part in it.
+fn without_portway() -> Result<()> {
+    let run = Run::of_everything(FLOWS_WITHOUT)?;
+    let [one, other] = twins()?;
+    let mut player = Player::new([&one.taps, &other.taps]);
+    run.play(&mut player)?.verdict()
 }

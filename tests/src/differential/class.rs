@@ -135,7 +135,7 @@ impl Classes {
         for change in changes.split(',').filter(|change| !change.is_empty()) {
             match change.strip_prefix('-') {
                 Some("all") => classes.clear(),
-                None if change == "all" => classes = Class::ALL.to_vec(),
+                None if change == "all" => classes = Self::determined().0,
                 Some(word) => {
                     let unwanted = word.parse()?;
                     classes.retain(|class| *class != unwanted);
@@ -144,6 +144,13 @@ impl Classes {
             }
         }
         Ok(Self(classes))
+    }
+
+    /// Those that leave the kernel no choice of its own: where ports cross, connections come to end at
+    /// docker-proxy, whose numbers nobody can know.
+    pub fn determined() -> Self {
+        let classes = Class::ALL.iter().copied();
+        Self(classes.filter(|class| *class != Class::Crossed).collect())
     }
 
     /// Whether all of some classes are played.

@@ -86,6 +86,18 @@ impl Run {
         })
     }
 
+    /// With all classes of traffic, and so many flows.
+    ///
+    /// # Errors
+    /// As [`Run::chosen`].
+    pub fn of_everything(flows: u64) -> Result<Self> {
+        Ok(Self {
+            flows,
+            classes: Classes::determined(),
+            ..Self::chosen()?
+        })
+    }
+
     /// The IP versions of its stories.
     pub fn versions(&self) -> &[Version] {
         match self.classes.has(Class::Ipv6) {

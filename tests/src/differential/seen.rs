@@ -48,9 +48,15 @@ enum Checksum {
     /// There is none.
     None,
     /// It is not.
-    Wrong(u16),
+    Wrong,
     /// It cannot be seen from this piece of the packet.
     Unseen,
+}
+
+impl Checksum {
+    fn of(is_right: bool) -> Self {
+        if is_right { Self::Right } else { Self::Wrong }
+    }
 }
 
 /// A port that netfilter has chosen.
@@ -131,15 +137,13 @@ impl Read {
         match self.packet.source {
             IpAddr::V4(_) if is_kernels || !self.packet.is_fragment => bytes[4..6].fill(0),
             IpAddr::V4(_) => {}
-            // The flow label, and a fragment's identification.
+            // The flow label.
             IpAddr::V6(_) => {
                 bytes[1] &= 0xf0;
                 bytes[2..4].fill(0);
-                if self.packet.is_fragment {
-                    bytes[44..48].fill(0);
-                }
             }
         }
+        self.take_fragment_numbers(&mut bytes);
         let station = |at: usize| -> Station {
             let mac: Mac = self.arrival.bytes[at..at + 6]
                 .try_into()
@@ -160,6 +164,21 @@ impl Read {
             transport,
             segment: self.arrival.segment,
             chosen,
+        }
+    }
+
+    /// Takes out what numbers an IPv6 packet's fragments: those that netfilter has put together are numbered
+    /// anew when they are sent on.
+    fn take_fragment_numbers(&self, bytes: &mut [u8]) {
+        let quoted = self.quoted.as_ref();
+        let places = quoted.map(|(packet, start)| (packet, *start));
+        for (packet, start) in [(&self.packet, 0)].into_iter().chain(places) {
+            if packet.is_fragment
+                && packet.source.is_ipv6()
+                && let Some(number) = bytes.get_mut(start + 44..start + 48)
+            {
+                number.fill(0);
+            }
         }
     }
 
@@ -206,13 +225,8 @@ impl Read {
 fn take_checksums(packet: &Packet, bytes: &mut [u8]) -> (Checksum, Checksum) {
     let mut header = Checksum::None;
     if packet.source.is_ipv4() {
-        let field = u16::from_be_bytes([bytes[10], bytes[11]]);
         let is_right = wire::add(0, &bytes[..packet.header_len.min(bytes.len())]) == 0xffff;
-        header = if is_right {
-            Checksum::Right
-        } else {
-            Checksum::Wrong(field)
-        };
+        header = Checksum::of(is_right);
         bytes[10..12].fill(0);
     }
     (header, take_transport_checksum(packet, bytes))
@@ -222,8 +236,7 @@ fn take_transport_checksum(packet: &Packet, bytes: &mut [u8]) -> Checksum {
     let Some(at) = packet.checksum().filter(|at| at + 2 <= bytes.len()) else {
         return Checksum::Unseen;
     };
-    let field = u16::from_be_bytes([bytes[at], bytes[at + 1]]);
-    if packet.protocol == wire::UDP && field == 0 {
+    if packet.protocol == wire::UDP && bytes[at..at + 2] == [0, 0] {
         return Checksum::None;
     }
     if packet.is_fragment {
@@ -234,11 +247,9 @@ fn take_transport_checksum(packet: &Packet, bytes: &mut [u8]) -> Checksum {
         wire::ICMP => 0,
         protocol => wire::pseudo_header(packet.source, packet.destination, protocol, body.len()),
     };
-    if wire::add(pseudo, body) != 0xffff {
-        return Checksum::Wrong(field);
-    }
+    let is_right = wire::add(pseudo, body) == 0xffff;
     bytes[at..at + 2].fill(0);
-    Checksum::Right
+    Checksum::of(is_right)
 }
 
 impl fmt::Display for Seen {

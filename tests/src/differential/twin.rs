@@ -135,6 +135,8 @@ fn address_hosts(lab: &Lab) -> Result<()> {
 fn quieten(lab: &Lab) -> Result<()> {
     // The stories' clients are not the client's own addresses. What comes for them goes no further.
     lab.client.sysctl("ipv4/ip_forward", "0")?;
+    let own = address::gateway_of_host(Version::V6);
+    drop_in(&lab.client, "ip6tables", &format!("! -d {own}"))?;
     let host = &lab.host;
     // The kernel sends some kinds of ICMP errors less often than they are due.
     host.sysctl("ipv4/icmp_ratemask", "0")?;
@@ -188,21 +190,25 @@ fn start(lab: &DockerLab, container: &Container) -> Result<Tap> {
         );
     }
     let [a, b, c, _] = CLIENTS[0].octets();
-    let deaf = |program: &str, rule: &str| {
+    drop_in(&netns, "iptables", &format!("! -s {a}.{b}.{c}.0/29"))?;
+    drop_in(&netns, "ip6tables", "")?;
+    Tap::new(&netns, lab.host.mac(network.bridge)?)
+}
+
+/// Has a namespace's kernel not hear packets, but for those by which neighbours find it.
+fn drop_in(netns: &Netns, program: &str, packets: &str) -> Result<()> {
+    let append = |rule: &str| -> Result<()> {
         let command = netns.command(program);
         let command = command.args(["-w", "-t", "raw", "-A", "PREROUTING"]);
-        command.args(rule.split_whitespace()).text()
+        command.args(rule.split_whitespace()).text()?;
+        Ok(())
     };
-    deaf("iptables", &format!("! -s {a}.{b}.{c}.0/29 -j DROP"))?;
-    // Its neighbours must find it.
-    for kind in ["neighbour-solicitation", "neighbour-advertisement"] {
-        deaf(
-            "ip6tables",
-            &format!("-p icmpv6 --icmpv6-type {kind} -j ACCEPT"),
-        )?;
+    if program == "ip6tables" {
+        for kind in ["neighbour-solicitation", "neighbour-advertisement"] {
+            append(&format!("-p icmpv6 --icmpv6-type {kind} -j ACCEPT"))?;
+        }
     }
-    deaf("ip6tables", "-j DROP")?;
-    Tap::new(&netns, lab.host.mac(network.bridge)?)
+    append(&format!("{packets} -j DROP"))
 }
 
 /// Starts the container with real servers.
