@@ -27,8 +27,8 @@ macro_rules! classes {
                 match self { $(Self::$variant => $word,)+ }
             }
 
-            /// Whether it is played unless somebody says otherwise.
-            const fn is_usual(self) -> bool {
+            /// Whether it is the same with flows that portway admits by itself.
+            const fn is_same_directly(self) -> bool {
                 match self { $(Self::$variant => $on,)+ }
             }
         }
@@ -79,6 +79,24 @@ classes! {
     RefusedAlike = "refused-alike", false;
 }
 
+/// Who admits flows, as `--admission` has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// portway's table of published ports.
+    Direct,
+    /// The host's firewall.
+    Netfilter,
+}
+
+impl fmt::Display for Admission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Direct => "direct",
+            Self::Netfilter => "netfilter",
+        })
+    }
+}
+
 /// Which classes are played.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Classes(Vec<Class>);
@@ -124,13 +142,17 @@ impl FromStr for Class {
 }
 
 impl Classes {
-    /// The usual ones, changed by [`VARIABLE`].
+    /// Those that portway promises to treat as the kernel does, changed by [`VARIABLE`].
     ///
     /// # Errors
     /// It names one that does not exist.
-    pub fn chosen() -> Result<Self> {
-        let usual = Class::ALL.iter().copied().filter(|class| class.is_usual());
-        let mut classes: Vec<_> = usual.collect();
+    pub fn chosen(admission: Admission) -> Result<Self> {
+        let mut classes = Class::ALL.to_vec();
+        classes.retain(|class| match admission {
+            Admission::Direct => class.is_same_directly(),
+            // Conntrack knows every flow.
+            Admission::Netfilter => *class != Class::Ipv6,
+        });
         let changes = env::var(VARIABLE).unwrap_or_default();
         for change in changes.split(',').filter(|change| !change.is_empty()) {
             match change.strip_prefix('-') {

@@ -11,7 +11,7 @@ use fastrand::Rng;
 
 use super::{
     batch::Outcome,
-    class::{Class, Classes},
+    class::{Admission, Class, Classes},
     generate,
     play::{BATCH, Player},
     shrink::{again, shrink},
@@ -29,6 +29,8 @@ pub const STORY_VARIABLE: &str = "PORTWAY_DIFFERENTIAL_STORY";
 const FLOWS: u64 = 20_000;
 /// Packets to each twin that a flow has on average, at least.
 const PACKETS_PER_FLOW: u64 = 10;
+/// Flows after which twins give way to new ones, so that no table of theirs runs full.
+const FLOWS_OF_TWINS: u64 = 50_000;
 /// After so many kinds of differences a run ends, [`KINDS`] if it is not set.
 pub const KINDS_VARIABLE: &str = "PORTWAY_DIFFERENTIAL_KINDS";
 
@@ -48,7 +50,7 @@ pub struct Run {
 
 /// What came of a run.
 #[derive(Debug)]
-pub struct Sum {
+struct Sum {
     flows: u64,
     packets: u64,
     arrivals: u64,
@@ -64,7 +66,7 @@ impl Run {
     ///
     /// # Errors
     /// A variable makes no sense.
-    pub fn chosen() -> Result<Self> {
+    pub fn chosen(admission: Admission) -> Result<Self> {
         let number = |variable: &str| {
             let text = env::var(variable).ok();
             let number = text.map(|text| text.replace('_', "").parse::<u64>());
@@ -82,7 +84,7 @@ impl Run {
             story: story
                 .transpose()
                 .with_context(|| format!("{STORY_VARIABLE} is no story"))?,
-            classes: Classes::chosen()?,
+            classes: Classes::chosen(admission)?,
         })
     }
 
@@ -94,7 +96,7 @@ impl Run {
         Ok(Self {
             flows,
             classes: Classes::determined(),
-            ..Self::chosen()?
+            ..Self::chosen(Admission::Netfilter)?
         })
     }
 
@@ -111,40 +113,58 @@ impl Run {
         Rng::with_seed(self.seed)
     }
 
-    /// Plays it.
+    /// A run that has not begun.
+    pub fn begin(&self) -> Progress<'_> {
+        println!("differential: seed {}, {}", self.seed, self.classes);
+        Progress {
+            run: self,
+            random: self.random(),
+            sum: Sum {
+                flows: 0,
+                packets: 0,
+                arrivals: 0,
+                differences: BTreeMap::new(),
+                seed: self.seed,
+                took: Duration::ZERO,
+                classes: self.classes.clone(),
+            },
+        }
+    }
+}
+
+/// A run on its way.
+#[derive(Debug)]
+pub struct Progress<'a> {
+    run: &'a Run,
+    random: Rng,
+    sum: Sum,
+}
+
+impl Progress<'_> {
+    /// Plays on, until the run is over or the twins have seen so many flows that new ones should go on.
+    /// Returns whether it is over.
     ///
     /// # Errors
     /// As [`Player::play`]. A difference is no error here.
-    pub fn play(&self, player: &mut Player<'_>) -> Result<Sum> {
+    pub fn play(&mut self, player: &mut Player<'_>) -> Result<bool> {
         let begin = Instant::now();
-        println!("differential: seed {}, {}", self.seed, self.classes);
-        let mut random = self.random();
-        let mut sum = Sum {
-            flows: 0,
-            packets: 0,
-            arrivals: 0,
-            differences: BTreeMap::new(),
-            seed: self.seed,
-            took: Duration::ZERO,
-            classes: self.classes.clone(),
-        };
-        let packets = self.flows * PACKETS_PER_FLOW;
-        while sum.flows < self.flows || player.packets < packets {
-            let stories: Vec<_> = match &self.story {
+        let Self { run, random, sum } = self;
+        let (before, end) = (sum.packets, sum.flows + FLOWS_OF_TWINS);
+        let mut is_over = false;
+        while !is_over && sum.flows < end {
+            let stories: Vec<_> = match &run.story {
                 Some(story) => vec![story.clone()],
-                None => std::iter::repeat_with(|| generate::story(&mut random, &self.classes))
+                None => std::iter::repeat_with(|| generate::story(random, &run.classes))
                     .take(BATCH)
                     .collect(),
             };
             let outcomes = player.play(&stories)?;
-            sum.flows += stories
-                .iter()
-                .map(|story| story.lines.len() as u64)
-                .sum::<u64>();
+            let lines = stories.iter().map(|story| story.lines.len() as u64);
+            sum.flows += lines.sum::<u64>();
             for (story, outcome) in stories.iter().zip(outcomes) {
-                if outcome.differs() && !sum.is_enough(self.kinds) {
-                    let at = player.packets;
-                    let (kind, report) = explain(player, &self.classes, story, &outcome)?;
+                if outcome.differs() && !sum.is_enough(run.kinds) {
+                    let at = before + player.packets;
+                    let (kind, report) = explain(player, &run.classes, story, &outcome)?;
                     let known = sum.differences.entry(kind).or_insert_with(|| {
                         println!("difference within {at} packets\n{report}");
                         (report, 0)
@@ -152,15 +172,23 @@ impl Run {
                     known.1 += 1;
                 }
             }
-            if self.story.is_some() || sum.is_enough(self.kinds) {
-                break;
-            }
+            sum.packets = before + player.packets;
+            is_over = run.story.is_some()
+                || sum.is_enough(run.kinds)
+                || sum.flows >= run.flows && sum.packets >= run.flows * PACKETS_PER_FLOW;
         }
-        sum.packets = player.packets;
-        sum.arrivals = player.arrivals;
-        sum.took = begin.elapsed();
-        println!("{sum}");
-        Ok(sum)
+        sum.arrivals += player.arrivals;
+        sum.took += begin.elapsed();
+        Ok(is_over)
+    }
+
+    /// Says what came of it, and fails if there was a difference.
+    ///
+    /// # Errors
+    /// There was.
+    pub fn verdict(&self) -> Result<()> {
+        println!("{}", self.sum);
+        self.sum.verdict()
     }
 }
 
@@ -175,11 +203,7 @@ impl Sum {
         self.differences.len() as u64 >= kinds || self.count() >= DIFFERENCES
     }
 
-    /// Fails if there was a difference.
-    ///
-    /// # Errors
-    /// There was.
-    pub fn verdict(&self) -> Result<()> {
+    fn verdict(&self) -> Result<()> {
         if self.differences.is_empty() {
             return Ok(());
         }
