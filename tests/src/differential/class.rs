@@ -64,9 +64,11 @@ classes! {
     IcmpErrors = "icmp-errors", false;
     /// Conversations that containers begin.
     Outbound = "outbound", true;
-    /// Containers that send from a published port to a client before it has sent anything, and the other
-    /// way round on the same ports.
+    /// Datagrams of a container's own from a published port, to a client that sends to it from the same.
     Crossed = "crossed", false;
+    /// The same over TCP. Such connections can end at docker-proxy, whose numbers nobody knows: no two
+    /// hosts do the same.
+    CrossedTcp = "crossed-tcp", false;
     /// Clients under addresses that are not theirs.
     Impostors = "impostors", true;
     /// Packets to other places than the host's own addresses.
@@ -102,6 +104,11 @@ impl fmt::Display for Admission {
 pub struct Classes(Vec<Class>);
 
 impl Class {
+    /// Whether the kernel alone makes the same of it every time.
+    fn is_determined(self) -> bool {
+        self != Self::CrossedTcp
+    }
+
     /// The class of a twist, if it belongs to one that can be left out.
     pub fn of_twist(twist: &Twist, from: End) -> Option<Self> {
         let is_in = from == End::Client;
@@ -151,7 +158,7 @@ impl Classes {
         classes.retain(|class| match admission {
             Admission::Direct => class.is_same_directly(),
             // Conntrack knows every flow.
-            Admission::Netfilter => *class != Class::Ipv6,
+            Admission::Netfilter => class.is_determined() && *class != Class::Ipv6,
         });
         let changes = env::var(VARIABLE).unwrap_or_default();
         for change in changes.split(',').filter(|change| !change.is_empty()) {
@@ -168,11 +175,10 @@ impl Classes {
         Ok(Self(classes))
     }
 
-    /// Those that leave the kernel no choice of its own: where ports cross, connections come to end at
-    /// docker-proxy, whose numbers nobody can know.
+    /// Every one that is the same in any two hosts.
     pub fn determined() -> Self {
         let classes = Class::ALL.iter().copied();
-        Self(classes.filter(|class| *class != Class::Crossed).collect())
+        Self(classes.filter(|class| class.is_determined()).collect())
     }
 
     /// Whether all of some classes are played.

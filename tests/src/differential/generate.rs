@@ -84,7 +84,11 @@ pub fn story(random: &mut Rng, classes: &Classes) -> Story {
             let is_reached = steps
                 .iter()
                 .any(|step: &Step| step.line == number && step.arrives(line));
-            let speaker = match is_reached || classes.has(Class::Crossed) {
+            let crossed = match line.protocol {
+                Protocol::Tcp => Class::CrossedTcp,
+                Protocol::Udp => Class::Crossed,
+            };
+            let speaker = match is_reached || classes.has(crossed) {
                 true => is_impostor.then_some(End::Client),
                 false => Some(line.opener),
             };

@@ -36,9 +36,10 @@ impl Story {
         if self.version == Version::V6 {
             classes.push(Class::Ipv6);
         }
-        if self.crosses() {
-            classes.push(Class::Crossed);
-        }
+        classes.extend(self.crossed().map(|protocol| match protocol {
+            Protocol::Udp => Class::Crossed,
+            Protocol::Tcp => Class::CrossedTcp,
+        }));
         let alike = self.steps.iter().filter(|step| {
             let line = &self.lines[step.line];
             let others = self.lines.iter().filter(|other| other.looks_like(line));
@@ -55,22 +56,21 @@ impl Story {
         classes
     }
 
-    /// Whether a container sends on ports on which its client has not reached it, or two ends both begin a
+    /// The protocols over which an end sends on ports on which it has not been reached, or both begin a
     /// conversation on the same ports.
-    fn crosses(&self) -> bool {
-        let is_early = self.steps.iter().enumerate().any(|(number, step)| {
-            let is_own = |before: &&Step| before.line == step.line && before.from != step.from;
+    fn crossed(&self) -> impl Iterator<Item = Protocol> {
+        let early = self.steps.iter().enumerate().filter(|(number, step)| {
+            let is_others = |before: &&Step| before.line == step.line && before.from != step.from;
             let line = &self.lines[step.line];
-            let mut before = self.steps[..number].iter().filter(is_own);
+            let mut before = self.steps[..*number].iter().filter(is_others);
             step.from != line.opener && !before.any(|before| before.arrives(line))
         });
-        let is_crossed =
-            |one: &Line, other: &Line| one.opener != other.opener && one.looks_like(other);
-        is_early
-            || self
-                .lines
-                .iter()
-                .any(|one| self.lines.iter().any(|other| is_crossed(one, other)))
+        let early = early.map(|(_, step)| self.lines[step.line].protocol);
+        let crossed = self.lines.iter().filter(|line| {
+            let mut others = self.lines.iter();
+            others.any(|other| line.opener != other.opener && line.looks_like(other))
+        });
+        early.chain(crossed.map(|line| line.protocol))
     }
 }
 
