@@ -61,6 +61,15 @@ pub const HAND_OVER: u32 = 100;
 /// again, and the firewall has its say on it.
 pub const LEASE: u32 = 3_000;
 
+/// Milliseconds from one moment of the monotonic clock to a later one. The programs' clock is coarse and may
+/// lag behind the controller's, so a moment may seem to be still to come.
+#[inline(always)]
+fn millis_between(then: u32, now: u32) -> u32 {
+    const LAG: u32 = 60_000;
+    let age = now.wrapping_sub(then);
+    if age > u32::MAX - LAG { 0 } else { age }
+}
+
 /// Everything a flow needs to be translated both ways without asking another table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, bytemuck::Zeroable)]
 #[repr(C)]
@@ -126,13 +135,12 @@ impl<A> Flow<A> {
         self.epoch != settings.epoch || now.wrapping_sub(self.routed_at) > ROUTE_LIFETIME
     }
 
-    /// Whether the kernel let a packet of its kind through, when last asked, and was asked lately. `asked_at`
-    /// is one of `admitted_in_at` and `admitted_out_at`, `now` in milliseconds.
+    /// Whether the kernel let a packet of its kind through, when last asked, and was asked lately and by the
+    /// rules in force. `asked_at` is one of `admitted_in_at` and `admitted_out_at`, `now` in milliseconds.
     #[inline(always)]
     pub fn is_leased(asked_at: u32, settings: &Settings, now: u32) -> bool {
-        asked_at != 0
-            && now.wrapping_sub(asked_at) < LEASE
-            && asked_at.wrapping_sub(settings.rules_since) as i32 > 0
+        let age = millis_between(asked_at, now);
+        asked_at != 0 && age < LEASE && age < millis_between(settings.rules_since, now)
     }
 
     /// Whether conntrack knows it by now, where admission is not `direct`: a flow that was begun without
@@ -142,9 +150,17 @@ impl<A> Flow<A> {
     #[inline(always)]
     pub fn is_known_to_kernel(&self, settings: &Settings, now: u32) -> bool {
         self.admitted_in_at != 0
-            || (self.handed_over_at != 0
-                && now.wrapping_sub(self.handed_over_at) as i32 > HAND_OVER as i32)
-            || now.wrapping_sub(settings.rules_since) > LEASE
+            || (self.handed_over_at != 0 && millis_between(self.handed_over_at, now) > HAND_OVER)
+            || millis_between(settings.rules_since, now) > LEASE
+    }
+
+    /// Forgets what the kernel has seen of it: from now on it sees nothing.
+    #[inline(always)]
+    pub fn take_back(&mut self) {
+        if self.handed_over_at | self.admitted_in_at != 0 {
+            self.handed_over_at = 0;
+            self.admitted_in_at = 0;
+        }
     }
 
     /// Takes note of a packet: time and state. Counting is the caller's.

@@ -206,9 +206,7 @@ impl<F: Family> Candidate<'_, F> {
         if let Some(known) = self.exclude(tables, &flow) {
             return known;
         }
-        if flow.handed_over_at != 0 {
-            flow.handed_over_at = 0;
-        }
+        flow.take_back();
         let (known, observed) = self.take_into(tables, &mut flow);
         drop(flow);
         if observed == Observed::Proven {

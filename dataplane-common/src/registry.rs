@@ -62,7 +62,9 @@ pub struct Record {
     /// The version of portway that loaded it, in UTF-8, filled up with zeros.
     pub version: [u8; 32],
     /// Why flows are admitted as they are, in the same form.
-    pub admission_why: [u8; 192],
+    pub admission_why: [u8; 188],
+    /// 1 if conntrack was made liberal about TCP windows here, and is to be strict again one day.
+    pub made_liberal: u32,
     /// What the user asked for, numbered by the controller.
     pub admission_request: u32,
     /// Which kind of TC hook the user wants, numbered by the controller.

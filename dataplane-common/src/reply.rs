@@ -61,11 +61,7 @@ pub fn reply<F: Family, P: Packet, T: Tables<F>>(
         return Err(Reason::NotAReply);
     }
     match Admission::from_number(settings.admission) {
-        Admission::Direct => {
-            if flow.handed_over_at != 0 {
-                flow.handed_over_at = 0;
-            }
-        }
+        Admission::Direct => flow.take_back(),
         Admission::Netfilter => {
             lease::check_reply(&mut flow, parsed, settings, now, tables.now_millis())?;
         }

@@ -1,11 +1,14 @@
 //! Who admits flows, and why.
 
 use dataplane_common::settings::Admission;
+use nix::time::{ClockId, clock_gettime};
 use serde::Deserialize;
 
 use crate::{
+    conntrack::sysctls,
     dataplane::Dataplane,
     firewall::{self, Verdict},
+    handover::hand_over,
     text::encode_text,
 };
 
@@ -95,16 +98,90 @@ pub fn enforce(
     request: Request,
     decision: &Decision,
 ) -> anyhow::Result<bool> {
-    let settings = dataplane.read_settings()?;
+    let before = Admission::from_number(dataplane.read_settings()?.admission);
     let record = dataplane.read_record()?;
     let why = encode_text(&decision.why);
-    let changed = settings.admission != decision.admission as u32 || record.admission_why != why;
+    let changed = before != decision.admission || record.admission_why != why;
     if changed || record.admission_request != request as u32 {
-        dataplane.update_settings(|settings| settings.admission = decision.admission as u32)?;
         dataplane.update_record(|record| {
             record.admission_why = why;
             record.admission_request = request as u32;
         })?;
     }
+    let is_liberal = match decision.admission {
+        Admission::Netfilter => make_liberal(dataplane),
+        Admission::Direct | Admission::Off => false,
+    };
+    if before != decision.admission {
+        let ends_direct = before == Admission::Direct;
+        if ends_direct {
+            tell_conntrack(dataplane);
+        }
+        let now = monotonic_millis()?;
+        dataplane.update_settings(|settings| {
+            settings.admission = decision.admission as u32;
+            settings.rules_since = now;
+        })?;
+        if ends_direct {
+            // Those that have begun meanwhile.
+            tell_conntrack(dataplane);
+        }
+    }
+    dataplane.update_settings(|settings| {
+        settings.tcp_liberal = is_liberal.into();
+        settings.timeouts = sysctls::timeouts();
+    })?;
     Ok(changed)
+}
+
+/// Ends all leases: the rules by which they were given are not those in force any more.
+pub fn end_leases(dataplane: &mut Dataplane) -> anyhow::Result<()> {
+    let now = monotonic_millis()?;
+    dataplane.update_settings(|settings| settings.rules_since = now)
+}
+
+/// Gives up whatever it takes to have flows admitted: conntrack takes over those that live, and is as strict
+/// as it was.
+pub fn give_up(dataplane: &mut Dataplane) -> anyhow::Result<()> {
+    tell_conntrack(dataplane);
+    if dataplane.read_record()?.made_liberal == 1 {
+        sysctls::set_tcp_be_liberal(false)?;
+        dataplane.update_record(|record| record.made_liberal = 0)?;
+    }
+    Ok(())
+}
+
+/// What conntrack does not take, or not know, it picks up itself from what clients send.
+fn tell_conntrack(dataplane: &Dataplane) {
+    match hand_over(dataplane) {
+        Ok(outcome) => tracing::debug!("handed over to conntrack: {outcome:?}"),
+        Err(error) => tracing::warn!("cannot hand flows over to conntrack: {error:#}"),
+    }
+}
+
+/// Makes conntrack tolerate TCP segments outside the window it knows: it does not see all that could open
+/// one. Returns whether it does; without conntrack there is nobody to be strict.
+fn make_liberal(dataplane: &mut Dataplane) -> bool {
+    let mut make = || -> anyhow::Result<()> {
+        if sysctls::tcp_be_liberal()? == Some(false) {
+            // The note first: it is better to be made strict once more than to be left liberal.
+            dataplane.update_record(|record| record.made_liberal = 1)?;
+            sysctls::set_tcp_be_liberal(true)?;
+        }
+        Ok(())
+    };
+    match make() {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!("TCP is not accelerated: {error:#}");
+            false
+        }
+    }
+}
+
+/// The clock by which the programs tell how old a lease is, in milliseconds.
+fn monotonic_millis() -> anyhow::Result<u32> {
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
+    // The programs let it wrap as well.
+    Ok((time.tv_sec() as u64 * 1000 + time.tv_nsec() as u64 / 1_000_000) as u32)
 }

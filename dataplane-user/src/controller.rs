@@ -4,17 +4,20 @@ use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context as _, bail};
 use tokio::{
-    sync::watch,
+    sync::watch::channel,
     time::{Instant, interval, sleep_until},
 };
 
 use crate::{
-    admission,
+    admission::{self, Request},
     announce::Announcer,
     collector::Collector,
     desired,
     docker::{Endpoint, Provider, Snapshot},
-    firewall::{self, Verdict},
+    firewall::{
+        self,
+        watch::{Report, watch},
+    },
     hooks,
     instance::Lock,
     netlink::watch::{Change, Interest, Watch},
@@ -62,8 +65,10 @@ pub struct Controller {
     interest: Interest,
     load_id: Option<u64>,
     docker: Option<Snapshot>,
-    /// The firewall's verdict, until it is in force.
-    verdict: Option<Verdict>,
+    /// What was last heard of the firewall.
+    firewall: Option<Report>,
+    /// How many changes of its rules have been taken into account.
+    rule_changes: u64,
     /// Whether `docker` has not been brought about yet.
     is_fresh: bool,
     /// Whether links, addresses or routes have changed since flows were last told to look.
@@ -81,7 +86,8 @@ impl Controller {
             external,
             interest: Interest::default(),
             docker: None,
-            verdict: None,
+            firewall: None,
+            rule_changes: 0,
             is_fresh: false,
             topology_changed: false,
             announcer: Announcer::default(),
@@ -109,9 +115,9 @@ impl Controller {
         // Before the first look, so that nothing is missed in between.
         let mut changes = Watch::start()?;
         let _collector = Collector::start(&self.reconciler.instance, self.load_id)?;
-        let (verdict_sender, mut verdicts) = watch::channel(None);
-        tokio::spawn(firewall::watch::watch(firewall::Family::V4, verdict_sender));
-        let (sender, mut snapshots) = watch::channel(None);
+        let (report_sender, mut reports) = channel(None);
+        tokio::spawn(watch(firewall::Family::V4, report_sender));
+        let (sender, mut snapshots) = channel(None);
         // Without Docker the channel stays open and silent.
         let _idle = match endpoint {
             Some(endpoint) => {
@@ -129,8 +135,8 @@ impl Controller {
             tokio::select! {
                 biased;
                 () = signals.next() => return Ok(()),
-                Ok(()) = verdicts.changed() => {
-                    self.verdict.clone_from(&verdicts.borrow_and_update());
+                Ok(()) = reports.changed() => {
+                    self.firewall.clone_from(&reports.borrow_and_update());
                 }
                 Ok(()) = snapshots.changed() => {
                     let snapshot = snapshots.borrow_and_update().clone();
@@ -247,20 +253,25 @@ impl Controller {
 
     /// Lets the firewall's rules have their say.
     fn admit(&mut self) -> anyhow::Result<()> {
-        let Some(verdict) = &self.verdict else {
+        let Some(report) = &self.firewall else {
             return Ok(());
         };
         let dataplane = &mut self.reconciler.dataplane;
+        if report.changes != self.rule_changes {
+            admission::end_leases(dataplane)?;
+            self.rule_changes = report.changes;
+        }
         let request = admission::requested(dataplane)?;
-        if request == admission::Request::Auto {
-            let decision = admission::by_rules(verdict);
-            if admission::enforce(dataplane, request, &decision)? {
-                say(format_args!(
-                    "admission {}: {}",
-                    decision.word(),
-                    decision.why
-                ));
-            }
+        let decision = match request {
+            Request::Auto => admission::by_rules(&report.verdict),
+            asked_for => admission::decide(asked_for),
+        };
+        if admission::enforce(dataplane, request, &decision)? {
+            say(format_args!(
+                "admission {}: {}",
+                decision.word(),
+                decision.why
+            ));
         }
         Ok(())
     }

@@ -26,6 +26,8 @@
 //! | [`firewall`] | is the ruleset in force Docker's own and nothing else? |
 //! | [`admission`] | who admits flows, and why |
 //! | [`conntrack`] | conversations as the kernel tracks them |
+//! | [`foreign`] | conversations that others began before their port was published |
+//! | [`handover`] | telling conntrack of flows that it is to take over |
 //! | [`controller`] | the long-running loop of `portway run` |
 //! | [`announce`] | what it prints of what happens |
 //! | [`trace`] | what the programs tell of new flows |
@@ -45,6 +47,8 @@ pub mod dataplane;
 pub mod desired;
 pub mod docker;
 pub mod firewall;
+pub mod foreign;
+pub mod handover;
 pub mod hooks;
 pub mod instance;
 pub mod liveness;

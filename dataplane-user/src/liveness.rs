@@ -4,6 +4,11 @@ use aya::maps::{Array, MapData, MapError};
 use dataplane_common::{flow::Flow, published::Backend, state::Timeouts};
 use nix::time::{ClockId, clock_gettime};
 
+/// The clock that the programs stamp flows with, in seconds.
+pub fn monotonic_seconds() -> anyhow::Result<u32> {
+    Ok(clock_gettime(ClockId::CLOCK_MONOTONIC)?.tv_sec() as u32)
+}
+
 /// What it takes to tell, as of one moment.
 pub struct Liveness<'a> {
     backends: &'a Array<MapData, Backend>,
@@ -20,8 +25,7 @@ impl<'a> Liveness<'a> {
             backends,
             timeouts,
             generations: vec![None; backends.len() as usize],
-            // Of the clock that the programs stamp flows with.
-            now: clock_gettime(ClockId::CLOCK_MONOTONIC)?.tv_sec() as u32,
+            now: monotonic_seconds()?,
         })
     }
 

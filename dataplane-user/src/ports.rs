@@ -1,11 +1,11 @@
 //! Writing published ports: the slots by which the programs find a backend.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::Context as _;
 use aya::maps::MapError;
 use dataplane_common::{
-    headers::{Be16, Be32, IpProtocol},
+    headers::{Be16, Be32, Ip6, IpProtocol},
     published::{BoundPort, PortSlot, port_slot},
 };
 
@@ -14,6 +14,41 @@ use crate::{
     publication::{PortRange, Publication},
     rows::{Row, protocol_number},
 };
+
+/// An address as the maps have it.
+pub trait Address: Copy {
+    /// From what everybody else has; none if it is of the other family.
+    fn from_ip(ip: IpAddr) -> Option<Self>;
+
+    /// As everybody else has it.
+    fn to_ip(self) -> IpAddr;
+}
+
+impl Address for Be32 {
+    fn from_ip(ip: IpAddr) -> Option<Self> {
+        match ip {
+            IpAddr::V4(ip) => Some(be32(ip)),
+            IpAddr::V6(_) => None,
+        }
+    }
+
+    fn to_ip(self) -> IpAddr {
+        ipv4(self).into()
+    }
+}
+
+impl Address for Ip6 {
+    fn from_ip(ip: IpAddr) -> Option<Self> {
+        match ip {
+            IpAddr::V6(ip) => Some(Self::new(ip.octets())),
+            IpAddr::V4(_) => None,
+        }
+    }
+
+    fn to_ip(self) -> IpAddr {
+        Ipv6Addr::from(self.bytes()).into()
+    }
+}
 
 /// An IPv4 address as the maps have it.
 pub fn be32(address: Ipv4Addr) -> Be32 {

@@ -13,6 +13,7 @@ use dataplane_common::settings::Admission;
 use crate::{
     attach::Hooks,
     dataplane::{Dataplane, entries},
+    foreign::note_foreign,
     hooks::{self, Attached, Keep, Preference, Role},
     instance::{Instance, Lock},
     netlink::{Netlink, network::Network, watch::Interest},
@@ -152,7 +153,7 @@ impl Reconciler {
             interest,
             events: Vec::new(),
         };
-        self.bring_about(&rows, wanted, &mut outcome.events)?;
+        self.bring_about(&network, &rows, wanted, &mut outcome.events)?;
 
         self.hooks().detach_others(&keep).await?;
         Ok(outcome)
@@ -260,12 +261,23 @@ impl Reconciler {
     /// Does what the rows lack.
     fn bring_about(
         &mut self,
+        network: &Network,
         rows: &[Row],
         wanted: Vec<Wanted>,
         events: &mut Vec<Event>,
     ) -> anyhow::Result<()> {
         let row = |number| rows.iter().find(|row| row.number == number);
         let plan = diff(rows, wanted);
+        let changed = plan.change.iter().map(|(_, wish)| wish);
+        let appearing: Vec<_> = plan
+            .add
+            .iter()
+            .chain(changed)
+            .filter(|wish| wish.placement.is_ok())
+            .map(|wish| &wish.publication)
+            .collect();
+        let addresses = network.addresses.iter().map(|ip| (*ip).into()).collect();
+        note_foreign(&mut self.dataplane, &appearing, &addresses)?;
         // Removals come last: where one publication takes over another's port, the slot goes from the
         // one straight to the other.
         let mut live: Vec<_> = rows.iter().filter(|row| row.is_live()).cloned().collect();

@@ -46,6 +46,8 @@ pub enum Silence {
     Other(String),
 }
 
+impl std::error::Error for Silence {}
+
 impl fmt::Display for Silence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

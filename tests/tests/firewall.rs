@@ -20,44 +20,95 @@ fn main() -> ExitCode {
     ])
 }
 
-/// Where a firewall may drop what a client sends to containers; the first is where Docker's documentation
-/// has it.
-const CHAINS: [&str; 3] = [
-    "-t filter DOCKER-USER",
-    "-t mangle FORWARD",
-    "-t raw PREROUTING",
+/// A way for a firewall to shut one client out: what it is like, and the commands that make it so and
+/// undo it. `CLIENT` stands for the client.
+struct Way {
+    name: &'static str,
+    make: &'static str,
+    undo: &'static str,
+}
+
+/// The first is where Docker's documentation has users put their rules.
+const WAYS: [Way; 7] = [
+    Way {
+        name: "DOCKER-USER",
+        make: "iptables -w -I DOCKER-USER -s CLIENT -j DROP",
+        undo: "iptables -w -D DOCKER-USER -s CLIENT -j DROP",
+    },
+    Way {
+        name: "mangle FORWARD",
+        make: "iptables -w -t mangle -I FORWARD -s CLIENT -j DROP",
+        undo: "iptables -w -t mangle -D FORWARD -s CLIENT -j DROP",
+    },
+    Way {
+        name: "raw PREROUTING",
+        make: "iptables -w -t raw -I PREROUTING -s CLIENT -j DROP",
+        undo: "iptables -w -t raw -D PREROUTING -s CLIENT -j DROP",
+    },
+    Way {
+        name: "replies only",
+        make: "iptables -w -I DOCKER-USER -d CLIENT -j DROP",
+        undo: "iptables -w -D DOCKER-USER -d CLIENT -j DROP",
+    },
+    Way {
+        name: "chains as ufw has them",
+        make: "iptables -w -N ufw-before-forward && iptables -w -N ufw-user-forward \
+               && iptables -w -A ufw-user-forward -s CLIENT -j DROP \
+               && iptables -w -A ufw-before-forward -j ufw-user-forward \
+               && iptables -w -I FORWARD -j ufw-before-forward",
+        undo: "iptables -w -D FORWARD -j ufw-before-forward \
+               && iptables -w -F ufw-before-forward && iptables -w -X ufw-before-forward \
+               && iptables -w -F ufw-user-forward && iptables -w -X ufw-user-forward",
+    },
+    Way {
+        name: "a table as firewalld has it",
+        make: "nft 'table inet firewalld { \
+               chain filter_FORWARD { type filter hook forward priority filter + 10; policy accept; \
+               ct state { established, related } accept; jump filter_FORWARD_ZONES; }; \
+               chain filter_FORWARD_ZONES { ip saddr CLIENT goto filter_FWD_drop; }; \
+               chain filter_FWD_drop { drop; }; }'",
+        undo: "nft delete table inet firewalld",
+    },
+    Way {
+        name: "a plain nft chain at prerouting",
+        make: "nft 'table ip guard { \
+               chain early { type filter hook prerouting priority -350; ip saddr CLIENT drop; }; }'",
+        undo: "nft delete table ip guard",
+    },
 ];
 
-/// Adds (`-I`) or takes away (`-D`) a rule that shuts one client out.
-fn shut_out(lab: &DockerLab, action: &str, chain: &str) -> Result<()> {
-    let (table, chain) = chain.rsplit_once(' ').context("no chain")?;
-    let rule = format!("-w {table} {action} {chain} -s {} -j DROP", CLIENTS[1]);
-    let iptables = lab.host.command("iptables");
-    iptables.args(rule.split_whitespace()).text()?;
+fn play(lab: &DockerLab, commands: &str) -> Result<()> {
+    let commands = commands.replace("CLIENT", &CLIENTS[1].to_string());
+    lab.host.command("sh").args(["-c", &commands]).text()?;
     Ok(())
 }
 
 fn there_before() -> Result<()> {
     let lab = DockerLab::new()?;
     docker::docker(&lab.host, "run -d --name web -p 9000:8080 echo")?;
-    for chain in CHAINS {
-        shut_out(&lab, "-I", chain)?;
-        let portway = Portway::new(&lab.host)?;
-        let run = portway.run_with_docker("")?;
-        portway.wait_active("tcp", 9000)?;
-        expect_shut_out(&lab).context(chain)?;
-        let admission = portway.status()?.admission;
-        ensure!(
-            admission
-                .as_ref()
-                .is_some_and(|admission| admission.mode != "direct" && !admission.why.is_empty()),
-            "{chain}: {admission:?}"
-        );
-        portway.interrupt(&run)?;
-        expect_shut_out(&lab).context(chain)?;
-        shut_out(&lab, "-D", chain)?;
+    for way in &WAYS {
+        shut_out_from_the_start(&lab, way).with_context(|| way.name)?;
     }
     Ok(())
+}
+
+fn shut_out_from_the_start(lab: &DockerLab, way: &Way) -> Result<()> {
+    play(lab, way.make)?;
+    let portway = Portway::new(&lab.host)?;
+    let run = portway.run_with_docker("")?;
+    portway.wait_active("tcp", 9000)?;
+    let ((), used) = portway.measure(|| expect_shut_out(lab))?;
+    ensure!(used.both_ways(), "nobody is accelerated: {used:?}");
+    let admission = portway.status()?.admission;
+    ensure!(
+        admission
+            .as_ref()
+            .is_some_and(|admission| admission.mode == "netfilter" && !admission.why.is_empty()),
+        "{admission:?}"
+    );
+    portway.interrupt(&run)?;
+    expect_shut_out(lab)?;
+    play(lab, way.undo)
 }
 
 fn added_later() -> Result<()> {
@@ -88,7 +139,7 @@ fn added_later() -> Result<()> {
         "not the fast path to begin with: {used:?}"
     );
 
-    shut_out(&lab, "-I", CHAINS[0])?;
+    play(&lab, WAYS[0].make)?;
     wait::until_true("the end of direct admission", PATIENCE, || {
         let admission = portway.status()?.admission;
         Ok(admission.is_some_and(|admission| admission.mode != "direct"))
@@ -100,7 +151,7 @@ fn added_later() -> Result<()> {
     );
 
     // The way back.
-    shut_out(&lab, "-D", CHAINS[0])?;
+    play(&lab, WAYS[0].undo)?;
     wait::until_true("direct admission again", PATIENCE, || {
         let admission = portway.status()?.admission;
         Ok(admission.is_some_and(|admission| admission.mode == "direct"))

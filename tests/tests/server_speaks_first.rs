@@ -1,5 +1,5 @@
-//! What conntrack has never seen stays portway's, until conntrack has: a server that speaks next is heard
-//! also after the firewall's rules have switched acceleration off.
+//! Conversations change hands between portway and conntrack, whoever speaks next: when the firewall's rules
+//! demand a say, when they no longer do, and when portway goes.
 
 use std::{
     io::{Read, Write},
@@ -19,12 +19,12 @@ use portway_tests::{
 
 fn main() -> ExitCode {
     harness::run([Test::of_portway(
-        "a_connection_goes_on_when_admission_goes_off",
-        admission_goes_off,
+        "a_connection_goes_on_as_admission_changes",
+        admission_changes,
     )])
 }
 
-fn admission_goes_off() -> Result<()> {
+fn admission_changes() -> Result<()> {
     let lab = Lab::new()?;
     let container = Container::new(&lab.host, 1)?;
     container.publish_with_iptables(&lab.host, "tcp", 9000, 8080)?;
@@ -43,20 +43,25 @@ fn admission_goes_off() -> Result<()> {
     let (mut server, _) = listener.accept()?;
     say(&mut client, &mut server, "the client, at first")?;
 
-    // The lab's own rules are not Docker's.
-    portway.load("--admission auto")?;
-    wait::until_true("admission off", PATIENCE, || {
-        let admission = portway.status()?.admission;
-        Ok(admission.is_some_and(|admission| admission.mode == "off"))
-    })?;
-    say(&mut server, &mut client, "the server, unasked")?;
-    say(&mut client, &mut server, "the client, by the slow path")?;
-    say(&mut server, &mut client, "the server, by the slow path")?;
+    for turn in 0..3 {
+        // The lab's own rules are not Docker's.
+        portway.load("--admission auto")?;
+        wait::until_true("admission by netfilter", PATIENCE, || {
+            let admission = portway.status()?.admission;
+            Ok(admission.is_some_and(|admission| admission.mode == "netfilter"))
+        })?;
+        say(&mut server, &mut client, "the server, unasked")?;
+        say(&mut client, &mut server, "the client, if it may")?;
+        say(&mut server, &mut client, "the server, if it may")?;
 
-    portway.load("--admission direct")?;
-    say(&mut server, &mut client, "the server, admitted again")?;
-    say(&mut client, &mut server, "the client, admitted again")?;
-    portway.interrupt(&run)
+        portway.load("--admission direct")?;
+        say(&mut server, &mut client, "the server, admitted again")
+            .with_context(|| format!("turn {turn}"))?;
+        say(&mut client, &mut server, "the client, admitted again")?;
+    }
+    portway.interrupt(&run)?;
+    say(&mut server, &mut client, "the server, without portway")?;
+    say(&mut client, &mut server, "the client, without portway")
 }
 
 /// Sends a line from one end to the other.

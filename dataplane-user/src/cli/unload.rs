@@ -1,6 +1,7 @@
 //! `portway unload`.
 
 use crate::{
+    admission,
     attach::Hooks,
     dataplane::Dataplane,
     hooks::Keep,
@@ -31,13 +32,15 @@ pub async fn tear_down(instance: &Instance, lock: &Lock) -> anyhow::Result<()> {
     let mut result = Ok(());
     if let Ok(mut dataplane) = Dataplane::open_maps(instance) {
         dataplane.check_namespace(instance)?;
+        result = admission::give_up(&mut dataplane);
         let netlink = Netlink::connect()?;
         let mut hooks = Hooks {
             instance,
             dataplane: &mut dataplane,
             netlink: &netlink,
         };
-        result = hooks.detach_others(&Keep::new()).await;
+        let detached = hooks.detach_others(&Keep::new()).await;
+        result = result.and(detached);
     }
     result.and(instance.remove_pins(lock))
 }

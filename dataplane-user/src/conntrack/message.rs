@@ -89,19 +89,33 @@ pub fn create(entry: &Entry) -> Message {
         attributes.push(translation(CTA_NAT_DST, reply.source));
         attributes.push(translation(CTA_NAT_SRC, reply.destination));
     }
-    if let Some(TcpState(state)) = entry.tcp_state {
-        // Nobody knows the windows of a connection that conntrack has not followed.
-        let liberal = |kind| {
-            // A `struct nf_ct_tcp_flags`: flags and mask.
-            ProtoInfoTCP::Other(DefaultNla::new(kind, vec![TCP_BE_LIBERAL, TCP_BE_LIBERAL]))
-        };
-        attributes.push(Attribute::CtaProtoInfo(vec![ProtoInfo::TCP(vec![
-            ProtoInfoTCP::State(state),
-            liberal(CTA_PROTOINFO_TCP_FLAGS_ORIGINAL),
-            liberal(CTA_PROTOINFO_TCP_FLAGS_REPLY),
-        ])]));
-    }
+    attributes.extend(liberal(entry));
     message(family(original), ConntrackMessage::New(attributes))
+}
+
+/// Asks to set an entry's time-out, and the state and liberality of a TCP connection.
+pub fn refresh(entry: &Entry) -> Message {
+    let mut attributes = vec![
+        Attribute::CtaTupleOrig(encode_tuple(entry.protocol, entry.original)),
+        Attribute::CtaTimeout(entry.timeout),
+    ];
+    attributes.extend(liberal(entry));
+    message(family(entry.original), ConntrackMessage::New(attributes))
+}
+
+/// What makes conntrack tolerate any window of a TCP connection, and sets its state: nobody knows the
+/// windows of a connection that conntrack has not followed.
+fn liberal(entry: &Entry) -> Option<Attribute> {
+    let TcpState(state) = entry.tcp_state?;
+    let flags = |kind| {
+        // A `struct nf_ct_tcp_flags`: flags and mask.
+        ProtoInfoTCP::Other(DefaultNla::new(kind, vec![TCP_BE_LIBERAL, TCP_BE_LIBERAL]))
+    };
+    Some(Attribute::CtaProtoInfo(vec![ProtoInfo::TCP(vec![
+        ProtoInfoTCP::State(state),
+        flags(CTA_PROTOINFO_TCP_FLAGS_ORIGINAL),
+        flags(CTA_PROTOINFO_TCP_FLAGS_REPLY),
+    ])]))
 }
 
 /// The entry in an answer. None where it is not one that a packet between this host's interfaces would

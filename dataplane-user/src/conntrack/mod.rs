@@ -148,26 +148,43 @@ impl Conntrack {
         entries: impl IntoIterator<Item = Entry>,
         mut told: impl FnMut(&Entry, Outcome),
     ) -> anyhow::Result<()> {
-        self.in_batches(entries, message::create, |conntrack, entry, refusal| {
-            let outcome = match refusal {
-                None => Outcome::Done,
-                Some(Errno::EEXIST) => {
-                    let there = conntrack.find(entry.protocol, entry.original)?;
-                    let same = |there: &Entry| {
-                        there.original == entry.original && there.reply == entry.reply
-                    };
-                    if there.as_ref().is_some_and(same) {
-                        Outcome::Unchanged
-                    } else {
-                        Outcome::Refused(Errno::EEXIST)
+        let flags = NLM_F_CREATE | NLM_F_EXCL;
+        self.in_batches(
+            entries,
+            flags,
+            message::create,
+            |conntrack, entry, refusal| {
+                let outcome = match refusal {
+                    None => Outcome::Done,
+                    Some(Errno::EEXIST) => {
+                        let there = conntrack.find(entry.protocol, entry.original)?;
+                        let same = |there: &Entry| {
+                            there.original == entry.original && there.reply == entry.reply
+                        };
+                        if there.as_ref().is_some_and(same) {
+                            Outcome::Unchanged
+                        } else {
+                            Outcome::Refused(Errno::EEXIST)
+                        }
                     }
-                }
-                Some(errno) => Outcome::Refused(errno),
-            };
-            told(entry, outcome);
-            Ok(())
-        })
+                    Some(errno) => Outcome::Refused(errno),
+                };
+                told(entry, outcome);
+                Ok(())
+            },
+        )
         .context("cannot create conntrack's entries")
+    }
+
+    /// Gives entries that are there their time-outs anew and makes TCP connections established and liberal
+    /// about windows, by their original tuple. One that is not there any more is passed over.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::insert`].
+    pub fn refresh(&mut self, entries: impl IntoIterator<Item = Entry>) -> anyhow::Result<()> {
+        self.in_batches(entries, 0, message::refresh, |_, _, _| Ok(()))
+            .context("cannot refresh conntrack's entries")
     }
 
     /// Deletes entries, by their original tuple, and tells of each what has become of it, in their
@@ -182,7 +199,7 @@ impl Conntrack {
         mut told: impl FnMut(&Entry, Outcome),
     ) -> anyhow::Result<()> {
         let request = |entry: &Entry| message::delete(entry.protocol, entry.original);
-        self.in_batches(entries, request, |_, entry, refusal| {
+        self.in_batches(entries, 0, request, |_, entry, refusal| {
             told(
                 entry,
                 match refusal {
@@ -200,6 +217,7 @@ impl Conntrack {
     fn in_batches(
         &mut self,
         entries: impl IntoIterator<Item = Entry>,
+        flags: u16,
         request: impl Fn(&Entry) -> Message,
         mut told: impl FnMut(&mut Self, &Entry, Option<Errno>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
@@ -212,7 +230,7 @@ impl Conntrack {
             let requests = batch.iter().map(&request).collect();
             // Refusals come by themselves. That the last request is answered in any case tells that the
             // others, which the kernel takes one after another, have been granted.
-            let first = self.connection.send(NLM_F_CREATE | NLM_F_EXCL, requests)?;
+            let first = self.connection.send(flags, requests)?;
             let mut refusals = vec![None; batch.len()];
             let mut is_last_answered = false;
             while !is_last_answered {

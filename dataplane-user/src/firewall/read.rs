@@ -2,6 +2,7 @@
 
 use std::{
     env, fs,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     io::Read as _,
     path::PathBuf,
     process::{Command, Stdio},
@@ -22,6 +23,34 @@ const SBIN: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
 /// namespace. Takes some 10 ms, more with thousands of rules, and at most some seconds; blocks.
 pub fn inspect(family: Family) -> Verdict {
     judge(family, &read(family))
+}
+
+/// The same, and a number that is another one when the rules' text is another one.
+pub fn inspect_text(family: Family) -> (Verdict, u64) {
+    let rulesets = read(family);
+    (judge(family, &rulesets), number(&rulesets))
+}
+
+/// A number for the rules' text, comments and the counters of chains left out.
+fn number(rulesets: &Rulesets) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for source in [
+        &rulesets.nft,
+        &rulesets.xtables_nft,
+        &rulesets.xtables_legacy,
+    ] {
+        if let Source::Text(text) = source {
+            let lines = text.lines().filter(|line| !line.starts_with('#'));
+            for line in lines {
+                let is_chain = line.starts_with(':');
+                let end = line.find('[').filter(|_| is_chain).unwrap_or(line.len());
+                line[..end].hash(&mut hasher);
+            }
+        }
+        // A text that has moved from one to the next is another one, too.
+        matches!(source, Source::Text(_)).hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 /// Reads the rulesets that packets of `family` meet in the calling thread's network namespace.

@@ -1,4 +1,4 @@
-//! The verdict as it changes.
+//! The rules as they change.
 //!
 //! nftables tells of every change of its rules, those of iptables-nft among them; the legacy iptables tell
 //! of none, and are looked at from time to time.
@@ -14,7 +14,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Family, Verdict, inspect};
+use super::{Family, Verdict, read::inspect_text};
 
 /// `NFNLGRP_NFTABLES` in include/uapi/linux/netfilter/nfnetlink.h.
 const NFTABLES_GROUP: u32 = 7;
@@ -27,26 +27,48 @@ const INTERVAL: Duration = Duration::from_secs(5);
 const SETTLING: Duration = Duration::from_millis(100);
 const SETTLED_AT_LAST: Duration = Duration::from_millis(500);
 
-/// Sends the verdict on `family`'s rules in this network namespace, now and whenever it changes, until
-/// nobody listens any more.
-pub async fn watch(family: Family, verdicts: watch::Sender<Option<Verdict>>) {
+/// What there is to say of the rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Whether they are Docker's own and nothing else.
+    pub verdict: Verdict,
+    /// Counts their changes, of whatever kind.
+    pub changes: u64,
+}
+
+/// Reports on `family`'s rules in this network namespace, now and whenever they change, until nobody
+/// listens any more. That they have changed is told at once, what has come of it when it is known.
+pub async fn watch(family: Family, reports: watch::Sender<Option<Report>>) {
     let mut notifications = subscribe();
     if let Err(error) = &notifications {
         tracing::debug!("no notifications from nftables: {error}");
     }
+    let mut last_text = None;
     loop {
-        let Ok(verdict) = spawn_blocking(move || inspect(family)).await else {
+        let Ok((verdict, text)) = spawn_blocking(move || inspect_text(family)).await else {
             return;
         };
-        verdicts.send_if_modified(|last| {
-            let changed = last.as_ref() != Some(&verdict);
-            *last = Some(verdict);
-            changed
+        let is_changed = last_text.replace(text).is_some_and(|last| last != text);
+        reports.send_if_modified(|report| {
+            let before = report.clone();
+            let changes = before.as_ref().map_or(0, |before| before.changes);
+            *report = Some(Report {
+                verdict,
+                changes: changes + u64::from(is_changed),
+            });
+            *report != before
         });
         tokio::select! {
-            () = next_change(&mut notifications) => {}
+            () = next_change(&mut notifications) => {
+                reports.send_modify(|report| {
+                    if let Some(report) = report {
+                        report.changes += 1;
+                    }
+                });
+                settle(&mut notifications).await;
+            }
             () = sleep(INTERVAL) => {}
-            () = verdicts.closed() => return,
+            () = reports.closed() => return,
         }
     }
 }
@@ -58,14 +80,20 @@ fn subscribe() -> io::Result<TokioSocket> {
     Ok(socket)
 }
 
-/// Waits for a change of nftables' rules and for the last message about it.
+/// Waits for a change of nftables' rules.
 async fn next_change(notifications: &mut io::Result<TokioSocket>) {
-    let Ok(socket) = notifications else {
-        return pending().await;
-    };
-    // An error is an overrun: there were changes, too many to tell.
-    let _ = socket.recv_from_full().await;
-    let settled = async { while timeout(SETTLING, socket.recv_from_full()).await.is_ok() {} };
-    // Running out of this time is no error.
-    let _ = timeout(SETTLED_AT_LAST, settled).await;
+    match notifications {
+        // An error is an overrun: there were changes, too many to tell.
+        Ok(socket) => drop(socket.recv_from_full().await),
+        Err(_) => pending().await,
+    }
+}
+
+/// Waits for the last message about a change.
+async fn settle(notifications: &mut io::Result<TokioSocket>) {
+    if let Ok(socket) = notifications {
+        let settled = async { while timeout(SETTLING, socket.recv_from_full()).await.is_ok() {} };
+        // Running out of this time is no error.
+        let _ = timeout(SETTLED_AT_LAST, settled).await;
+    }
 }

@@ -34,7 +34,7 @@ const FORWARD: &str = "dataplane-common/src/forward.rs";
 const JOIN: &str = "dataplane-common/src/join.rs";
 const REPLY: &str = "dataplane-common/src/reply.rs";
 const REWRITE: &str = "dataplane-common/src/rewrite.rs";
-const FAMILY: &str = "dataplane-common/src/family.rs";
+const FAMILY: &str = "dataplane-common/src/family/v4.rs";
 const HEADERS: &str = "dataplane-common/src/headers.rs";
 const SKB: &str = "dataplane-ebpf/src/skb.rs";
 
@@ -73,8 +73,8 @@ pub const ALL: &[Mutation] = &[
     mutation(
         "a used-up time to live goes on",
         FORWARD,
-        "parsed.network.ttl <= 1",
-        "parsed.network.ttl < 1",
+        "network.ttl <= 1",
+        "network.ttl < 1",
     ),
     mutation(
         "the container's port is the host's",
@@ -97,8 +97,8 @@ pub const ALL: &[Mutation] = &[
     mutation(
         "any destination will do",
         JOIN,
-        "!tables.is_local(network.destination)",
-        "false && !tables.is_local(network.destination)",
+        "!tables.is_local(&network.destination)",
+        "false && !tables.is_local(&network.destination)",
     ),
     mutation(
         "any station's frames will do",
@@ -115,8 +115,8 @@ pub const ALL: &[Mutation] = &[
     mutation(
         "a connection begins with any segment",
         JOIN,
-        "self.parsed.is_tcp() && !self.parsed.flags.opens()",
-        "false && self.parsed.is_tcp() && !self.parsed.flags.opens()",
+        "self.parsed.is_tcp() && !begins",
+        "false && self.parsed.is_tcp() && !begins",
     ),
     mutation(
         "any control bits are valid",
@@ -133,20 +133,20 @@ pub const ALL: &[Mutation] = &[
     mutation(
         "replies that look alike belong together",
         JOIN,
-        "if !self.belongs_to(flow) {\n                    return Known::Collides;",
-        "if false && !self.belongs_to(flow) {\n                    return Known::Collides;",
+        "!self.belongs_to(flow)",
+        "false && !self.belongs_to(flow)",
     ),
     mutation(
         "answers to the container's own questions are new flows",
         JOIN,
-        "<= FOREIGN_LIFETIME as i32",
-        "<= -(FOREIGN_LIFETIME as i32)",
+        "> FOREIGN_LIFETIME as i32",
+        "> -(FOREIGN_LIFETIME as i32)",
     ),
     mutation(
-        "the frame's stations are swapped",
+        "the frame goes to the gateway, not to the container",
         REWRITE,
-        "[forward.mac, forward.source_mac]",
-        "[forward.source_mac, forward.mac]",
+        "destination: forward.mac,",
+        "destination: forward.source_mac,",
     ),
 ];
 

@@ -1,0 +1,108 @@
+//! Telling conntrack of flows that it is to take over: their packets will take the slow path.
+//!
+//! A flow that was begun without the kernel's knowledge would be a stranger to it. Its replies would leave
+//! from the wrong port, and what its client sends would be picked up in mid-conversation at best. With an
+//! entry of its own it goes on as if netfilter had translated it from the start.
+
+use std::{hash::Hash, net::SocketAddr};
+
+use aya::{Pod, maps::MapData};
+use dataplane_common::{
+    flow::{Flow, FlowKey, OuterTuple},
+    headers::Be16,
+    published::BoundPort,
+    state::State,
+};
+
+use crate::{
+    batch::Batches,
+    conntrack::{Conntrack, Entry, Outcome},
+    dataplane::{Dataplane, FamilyMaps},
+    liveness::Liveness,
+    ports::Address,
+};
+
+/// What has become of live flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HandedOver {
+    /// Conntrack knows them now.
+    pub told: usize,
+    /// It knew them.
+    pub known: usize,
+    /// It would not take them.
+    pub refused: usize,
+}
+
+/// Tells conntrack of all live flows that both ends have been heard of. Where there is no conntrack there is
+/// nobody to tell.
+///
+/// # Errors
+///
+/// The flows cannot be read, or conntrack cannot be reached.
+pub fn hand_over(dataplane: &Dataplane) -> anyhow::Result<HandedOver> {
+    let Some(mut conntrack) = Conntrack::open()? else {
+        return Ok(HandedOver::default());
+    };
+    let mut entries = live_entries(dataplane, &dataplane.v4)?;
+    entries.extend(live_entries(dataplane, &dataplane.v6)?);
+    let mut outcome = HandedOver::default();
+    let mut known = Vec::new();
+    conntrack.insert(entries, |entry, result| match result {
+        Outcome::Done => outcome.told += 1,
+        Outcome::Unchanged => known.push(*entry),
+        Outcome::Refused(errno) => {
+            tracing::debug!("conntrack does not take {entry:?}: {errno}");
+            outcome.refused += 1;
+        }
+    })?;
+    outcome.known = known.len();
+    // It has not seen all of their packets.
+    conntrack.refresh(known)?;
+    Ok(outcome)
+}
+
+fn live_entries<A>(dataplane: &Dataplane, maps: &FamilyMaps<A>) -> anyhow::Result<Vec<Entry>>
+where
+    A: Address + Pod,
+    BoundPort<A>: Pod,
+    FlowKey<A>: Pod + Eq + Hash,
+    Flow<A>: Pod,
+    OuterTuple<A>: Pod,
+{
+    let timeouts = dataplane.read_settings()?.timeouts;
+    let mut liveness = Liveness::of(&dataplane.backends, timeouts)?;
+    let mut entries = Vec::new();
+    for map in [&maps.flows, &maps.opening] {
+        let mut batches = Batches::<FlowKey<A>, Flow<A>>::default();
+        while let Some(batch) = batches.read::<MapData>(map)? {
+            for (key, flow) in batch {
+                let state = flow.state();
+                let is_two_sided = matches!(
+                    state,
+                    State::Established
+                        | State::FinWait
+                        | State::CloseWait
+                        | State::LastAck
+                        | State::Answered
+                        | State::Stream
+                );
+                if is_two_sided && !liveness.is_over(&flow)? {
+                    entries.push(entry(&key, &flow, timeouts.of(state)));
+                }
+            }
+        }
+    }
+    Ok(entries)
+}
+
+fn entry<A: Address>(key: &FlowKey<A>, flow: &Flow<A>, timeout: u32) -> Entry {
+    let at = |address: A, port: Be16| SocketAddr::new(address.to_ip(), port.get());
+    Entry::established(
+        key.protocol,
+        at(key.client, flow.client_port),
+        at(flow.host_address, flow.host_port),
+        at(key.container, key.container_port),
+        at(key.client, key.client_port),
+        timeout,
+    )
+}
