@@ -9,9 +9,10 @@ use super::{party::End, step::Twist};
 /// Names further classes to play, or with a minus those not to play: `icmp-errors,-vlan`.
 pub const VARIABLE: &str = "PORTWAY_DIFFERENTIAL_CLASSES";
 
-/// Declares [`Class`] with each one's word.
+/// Declares [`Class`] with each one's word, and whether it is the same with flows that portway's own table
+/// admits, and with those that netfilter does.
 macro_rules! classes {
-    ($($(#[doc = $doc:literal])+ $variant:ident = $word:literal, $on:literal;)+) => {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $word:literal, $direct:literal, $netfilter:literal;)+) => {
         /// A class of traffic.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Class {
@@ -27,9 +28,13 @@ macro_rules! classes {
                 match self { $(Self::$variant => $word,)+ }
             }
 
-            /// Whether it is the same with flows that portway admits by itself.
-            const fn is_same_directly(self) -> bool {
-                match self { $(Self::$variant => $on,)+ }
+            /// Whether portway promises to treat it as the kernel does.
+            const fn is_promised(self, admission: Admission) -> bool {
+                let (direct, netfilter) = match self { $(Self::$variant => ($direct, $netfilter),)+ };
+                match admission {
+                    Admission::Direct => direct,
+                    Admission::Netfilter => netfilter,
+                }
             }
         }
     };
@@ -37,48 +42,48 @@ macro_rules! classes {
 
 classes! {
     /// IPv6.
-    Ipv6 = "ipv6", false;
+    Ipv6 = "ipv6", false, false;
     /// Times to live of 0 to 2.
-    Ttl = "ttl", true;
+    Ttl = "ttl", true, true;
     /// Packets of clients with IP options.
-    OptionsIn = "options-in", false;
+    OptionsIn = "options-in", false, true;
     /// Packets of containers with IP options.
-    OptionsOut = "options-out", false;
+    OptionsOut = "options-out", false, true;
     /// VLAN tags that are not for the host.
-    Vlan = "vlan", true;
+    Vlan = "vlan", true, true;
     /// Priority tags of clients.
-    PriorityIn = "priority-in", true;
+    PriorityIn = "priority-in", true, true;
     /// Priority tags of containers.
-    PriorityOut = "priority-out", true;
+    PriorityOut = "priority-out", true, true;
     /// Frames of clients to other stations.
-    StationsIn = "stations-in", true;
+    StationsIn = "stations-in", true, true;
     /// Frames of containers to other stations.
-    StationsOut = "stations-out", true;
+    StationsOut = "stations-out", true, true;
     /// Lengths and offsets that contradict each other.
-    Malformed = "malformed", true;
+    Malformed = "malformed", true, true;
     /// Checksums left to the hardware, and packets to be segmented by it.
-    Offload = "offload", true;
+    Offload = "offload", true, true;
     /// Fragments.
-    Fragments = "fragments", false;
+    Fragments = "fragments", false, true;
     /// ICMP errors.
-    IcmpErrors = "icmp-errors", false;
+    IcmpErrors = "icmp-errors", false, true;
     /// Conversations that containers begin.
-    Outbound = "outbound", true;
+    Outbound = "outbound", true, true;
     /// Datagrams of a container's own from a published port, to a client that sends to it from the same.
-    Crossed = "crossed", false;
+    Crossed = "crossed", false, false;
     /// The same over TCP. Such connections can end at docker-proxy, whose numbers nobody knows: no two
     /// hosts do the same.
-    CrossedTcp = "crossed-tcp", false;
+    CrossedTcp = "crossed-tcp", false, false;
     /// Clients under addresses that are not theirs.
-    Impostors = "impostors", true;
+    Impostors = "impostors", true, true;
     /// Packets to other places than the host's own addresses.
-    Elsewhere = "elsewhere", true;
+    Elsewhere = "elsewhere", true, true;
     /// Several conversations of one client whose replies look alike.
-    Collisions = "collisions", true;
+    Collisions = "collisions", true, true;
     /// Such conversations with packets that portway leaves to the kernel.
-    Split = "split", false;
+    Split = "split", false, false;
     /// Such conversations one of which is refused.
-    RefusedAlike = "refused-alike", false;
+    RefusedAlike = "refused-alike", false, false;
 }
 
 /// Who admits flows, as `--admission` has it.
@@ -155,11 +160,7 @@ impl Classes {
     /// It names one that does not exist.
     pub fn chosen(admission: Admission) -> Result<Self> {
         let mut classes = Class::ALL.to_vec();
-        classes.retain(|class| match admission {
-            Admission::Direct => class.is_same_directly(),
-            // Conntrack knows every flow.
-            Admission::Netfilter => class.is_determined() && *class != Class::Ipv6,
-        });
+        classes.retain(|class| class.is_promised(admission));
         let changes = env::var(VARIABLE).unwrap_or_default();
         for change in changes.split(',').filter(|change| !change.is_empty()) {
             match change.strip_prefix('-') {
