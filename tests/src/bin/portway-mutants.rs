@@ -33,6 +33,9 @@ struct Args {
     folder: PathBuf,
 }
 
+/// The test that has to fail.
+const TEST: &str = "the_same_is_received_where_portway_admits_flows";
+
 /// What is not copied: what is compiled, and history.
 const LEFT_OUT: [&str; 2] = ["target", ".git"];
 
@@ -92,7 +95,7 @@ fn build(copy: &Path, folder: &Path) -> Result<PathBuf> {
 fn play(workspace: &Path, program: &Path, flows: u64) -> Result<Option<u64>> {
     let output = Command::new(env!("CARGO"))
         .args(["test", "--quiet", "--package", "portway-tests"])
-        .args(["--test", "differential"])
+        .args(["--test", "differential", TEST])
         .env("PORTWAY_BIN", program)
         .env(FLOWS_VARIABLE, flows.to_string())
         .env(KINDS_VARIABLE, "1")
