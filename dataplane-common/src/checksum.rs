@@ -65,20 +65,27 @@ impl ChecksumDelta {
     }
 }
 
+/// The checksum of all `parts` together, computed from scratch (RFC 1071). All but the last have an even
+/// length.
+#[cfg(any(test, feature = "testing"))]
+pub fn internet_checksum(parts: &[&[u8]]) -> Be16 {
+    let words = parts.iter().flat_map(|part| part.chunks(2));
+    let mut sum: u64 = words
+        .map(|word| u64::from(word[0]) << 8 | u64::from(*word.get(1).unwrap_or(&0)))
+        .sum();
+    while sum >> 16 != 0 {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    Be16::new(!(sum as u16))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The checksum computed from scratch (RFC 1071).
     fn full(words: &[u16]) -> Be16 {
-        let mut sum: u32 = words
-            .iter()
-            .map(|word| u32::from(Be16::new(*word).raw()))
-            .sum();
-        while sum >> 16 != 0 {
-            sum = (sum & 0xffff) + (sum >> 16);
-        }
-        Be16::from_raw(!(sum as u16))
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_be_bytes()).collect();
+        internet_checksum(&[&bytes])
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub use v6::V6;
 
 use crate::{
     checksum::ChecksumDelta,
+    fragment::Piece,
     headers::{EtherType, IpProtocol},
     packet::{Packet, WriteFault},
     reason::Reason,
@@ -31,6 +32,17 @@ pub struct Network<A> {
     pub length: u32,
 }
 
+impl<A: Copy> Network<A> {
+    /// The address at one end.
+    #[inline(always)]
+    pub fn address(&self, end: End) -> A {
+        match end {
+            End::Source => self.source,
+            End::Destination => self.destination,
+        }
+    }
+}
+
 /// Which end of a packet is rewritten.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum End {
@@ -40,6 +52,17 @@ pub enum End {
     Destination,
 }
 
+impl End {
+    /// The end that this one is in a packet of the other direction.
+    #[inline(always)]
+    pub const fn opposite(self) -> Self {
+        match self {
+            Self::Source => Self::Destination,
+            Self::Destination => Self::Source,
+        }
+    }
+}
+
 /// An IP version.
 pub trait Family: Copy {
     /// An address, in network byte order.
@@ -47,6 +70,9 @@ pub trait Family: Copy {
 
     /// Length of a header without options or extensions, in bytes.
     const HEADER_LEN: usize;
+
+    /// Length of what a fragment has behind that header, in bytes: IPv6's fragment header.
+    const FRAGMENT_HEADER_LEN: usize;
 
     /// How Ethernet calls it.
     const ETHER_TYPE: EtherType;
@@ -61,14 +87,36 @@ pub trait Family: Copy {
     /// Reads the header at `offset`. Anything but a whole packet with a plain header is refused.
     fn parse<P: Packet>(packet: &P, offset: usize) -> Result<Network<Self::Address>, Reason>;
 
-    /// Puts `address` at one `end` of the header at `offset` and takes one hop off its life. The
-    /// caller has seen that the TTL is above 1.
+    /// Reads the headers of a fragment at `offset`. Anything but a plain IP header, and in IPv6 the fragment
+    /// header directly behind it, is refused.
+    fn parse_fragment<P: Packet>(packet: &P, offset: usize)
+    -> Result<Piece<Self::Address>, Reason>;
+
+    /// Reads the header at `offset` of a packet that an ICMP error quotes, whose rest may be missing. None
+    /// for what cannot be the beginning of an accelerated packet.
+    fn quoted<P: Packet>(packet: &P, offset: usize) -> Option<Network<Self::Address>>;
+
+    /// Whether an ICMP message of this type is an error about a packet that it quotes. Redirects are not:
+    /// they are for the link they came by.
+    fn is_error(kind: u8) -> bool;
+
+    /// Puts `address` at one `end` of the header at `offset` and takes `hops` off its life. The caller has
+    /// seen that more are left.
     fn rewrite<P: Packet>(
         packet: &mut P,
         offset: usize,
         end: End,
         address: Self::Address,
+        hops: u8,
     ) -> Result<(), WriteFault>;
+
+    /// What the sum over all bytes of a packet goes through when `old` becomes `new` in its header and it loses
+    /// a hop, where no transport checksum in the packet makes up for it.
+    fn replace_in_fragment(
+        network: &Network<Self::Address>,
+        old: Self::Address,
+        new: Self::Address,
+    ) -> ChecksumDelta;
 
     /// What the pseudo-header's checksum goes through when `old` becomes `new`.
     fn replace(old: Self::Address, new: Self::Address) -> ChecksumDelta;

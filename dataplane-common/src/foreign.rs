@@ -5,7 +5,13 @@
 //! here a note of the outgoing packet does it, which [`join`](crate::join) looks for.
 
 use crate::{
-    family::Family, flow::OuterTuple, packet::Packet, parse::parse, published::PortSlot,
+    family::Family,
+    flow::OuterTuple,
+    fragment,
+    packet::Packet,
+    parse::{Parsed, parse},
+    published::PortSlot,
+    reason::Reason,
     tables::Tables,
 };
 
@@ -13,9 +19,26 @@ use crate::{
 /// of a flow of ours.
 #[inline(always)]
 pub fn observe_outgoing<F: Family, P: Packet, T: Tables<F>>(packet: &P, tables: &T) {
-    let Ok(parsed) = parse::<F, P>(packet) else {
-        return;
-    };
+    match parse::<F, P>(packet) {
+        Ok(parsed) => note(&parsed, tables),
+        Err(Reason::Fragment) => observe_fragment::<F, P, T>(packet, tables),
+        Err(_) => {}
+    }
+}
+
+/// The same of a fragment, which tells something only if it is its datagram's first.
+#[inline(never)]
+fn observe_fragment<F: Family, P: Packet, T: Tables<F>>(packet: &P, tables: &T) {
+    if let Ok(piece) = fragment::piece::<F, P, T>(packet, tables)
+        && piece.is_first()
+        && let Ok(parsed) = fragment::parse_first::<F, P>(packet, &piece)
+    {
+        note(&parsed, tables);
+    }
+}
+
+#[inline(always)]
+fn note<F: Family, T: Tables<F>>(parsed: &Parsed<F>, tables: &T) {
     let (network, ports) = (&parsed.network, parsed.ports);
     if tables.port(network.protocol, ports.source) == PortSlot::EMPTY {
         return;

@@ -187,8 +187,14 @@ pub struct Ipv4 {
 impl Ipv4 {
     /// `version_ihl` of an IPv4 header without options.
     pub const PLAIN: u8 = 0x45;
+    /// The more-fragments flag in [`Ipv4::fragment`], in host byte order.
+    pub const MORE_FRAGMENTS: u16 = 0x2000;
+    /// The fragment offset there.
+    pub const OFFSET_MASK: u16 = 0x1fff;
     /// More-fragments flag and fragment offset in [`Ipv4::fragment`], in host byte order.
     pub const FRAGMENT_MASK: u16 = 0x3fff;
+    /// The fragment offset alone.
+    pub const FRAGMENT_OFFSET_MASK: u16 = 0x1fff;
 }
 
 /// An IPv6 header (RFC 8200).
@@ -207,6 +213,27 @@ pub struct Ipv6 {
     pub source: Ip6,
     /// Destination address.
     pub destination: Ip6,
+}
+
+/// IPv6's fragment header (RFC 8200 4.5).
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Ipv6Fragment {
+    /// What the datagram carries, from here on.
+    pub next_header: IpProtocol,
+    /// Zero.
+    pub reserved: u8,
+    /// Fragment offset in 8-byte units (high 13 bits) and flags.
+    pub offset: Be16,
+    /// Identification.
+    pub id: Be32,
+}
+
+impl Ipv6Fragment {
+    /// The fragment offset in [`Ipv6Fragment::offset`], in host byte order. Left where it is, it is in bytes.
+    pub const OFFSET_MASK: u16 = 0xfff8;
+    /// The more-fragments flag there.
+    pub const MORE_FRAGMENTS: u16 = 1;
 }
 
 /// The ports both TCP and UDP begin with.
@@ -310,11 +337,28 @@ pub struct Udp {
     pub checksum: Be16,
 }
 
+/// What ICMP and ICMPv6 messages begin with (RFC 792, RFC 4443). Errors quote the packet they are about
+/// behind it.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Icmp {
+    /// What it tells, by the numbers of its IP version.
+    pub kind: u8,
+    /// The same in detail.
+    pub code: u8,
+    /// Checksum; ICMPv6's covers a pseudo-header, too.
+    pub checksum: Be16,
+    /// Depends on the type: the MTU of the next link, for one.
+    pub rest: Be32,
+}
+
 const _: () = assert!(size_of::<Ethernet>() == 14);
 const _: () = assert!(size_of::<Ipv4>() == 20);
 const _: () = assert!(size_of::<Ipv6>() == 40);
+const _: () = assert!(size_of::<Ipv6Fragment>() == 8);
 const _: () = assert!(size_of::<Tcp>() == 20);
 const _: () = assert!(size_of::<Udp>() == 8);
+const _: () = assert!(size_of::<Icmp>() == 8);
 
 #[cfg(test)]
 mod tests {

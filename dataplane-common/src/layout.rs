@@ -28,6 +28,12 @@ pub const MAX_REMAPPED: u32 = 16_384;
 /// Conversations of others from published ports that are kept in mind, of one family.
 pub const MAX_FOREIGN: u32 = 65_536;
 
+/// Datagrams of one family that are under way in fragments.
+pub const MAX_DATAGRAMS: u32 = 16_384;
+
+/// Fragments of one family that came before their datagram's first one, and are held until it comes.
+pub const MAX_HELD: u32 = 1024;
+
 /// The maps' names, in the object file and under the pin path.
 pub mod maps {
     /// [`Settings`](crate::settings::Settings), one entry.
@@ -44,6 +50,9 @@ pub mod maps {
     pub const HOOKS: &str = "HOOKS";
     /// [`Record`](crate::registry::Record), one entry.
     pub const RECORD: &str = "RECORD";
+
+    /// Per-CPU room to copy a frame to.
+    pub const SCRATCH: &str = "SCRATCH";
 
     /// The names of the maps that each IP version has for itself.
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,6 +72,10 @@ pub mod maps {
         pub remapped: &'static str,
         /// Seconds of the monotonic clock by [`OuterTuple`](crate::flow::OuterTuple): what is not ours.
         pub foreign: &'static str,
+        /// [`Datagram`](crate::fragment::Datagram) by [`FragmentKey`](crate::fragment::FragmentKey).
+        pub datagrams: &'static str,
+        /// [`Held`](crate::fragment::Held) by [`HeldKey`](crate::fragment::HeldKey).
+        pub held: &'static str,
     }
 
     /// IPv4's.
@@ -74,6 +87,8 @@ pub mod maps {
         opening: "OPENING_V4",
         remapped: "REMAPPED_V4",
         foreign: "FOREIGN_V4",
+        datagrams: "DATAGRAMS_V4",
+        held: "HELD_V4",
     };
 
     /// IPv6's.
@@ -85,11 +100,15 @@ pub mod maps {
         opening: "OPENING_V6",
         remapped: "REMAPPED_V6",
         foreign: "FOREIGN_V6",
+        datagrams: "DATAGRAMS_V6",
+        held: "HELD_V6",
     };
 
     /// All of them.
     pub fn all() -> impl Iterator<Item = &'static str> {
-        let shared = [SETTINGS, COUNTERS, BACKENDS, TRAFFIC, ROWS, HOOKS, RECORD];
+        let shared = [
+            SETTINGS, COUNTERS, BACKENDS, TRAFFIC, ROWS, HOOKS, RECORD, SCRATCH,
+        ];
         shared
             .into_iter()
             .chain([V4, V6].into_iter().flat_map(|family| {
@@ -101,6 +120,8 @@ pub mod maps {
                     family.opening,
                     family.remapped,
                     family.foreign,
+                    family.datagrams,
+                    family.held,
                 ]
             }))
     }

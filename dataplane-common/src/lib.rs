@@ -12,6 +12,8 @@
 //! | [`join`] | finding a packet's flow, or beginning it |
 //! | [`lease`] | the same where the host's firewall admits flows: it is asked again and again |
 //! | [`reply`] | the decision for a packet from a container: container -> client |
+//! | [`icmp`] | the decision for ICMP errors about accelerated packets, both ways |
+//! | [`fragment`] | fragments, which follow their datagram's first one |
 //! | [`foreign`] | taking note of what leaves and is not ours |
 //! | [`rewrite`] | the writes, once everything is decided |
 //! | [`tables`] | the trait by which the core reaches maps, clock and routing |
@@ -29,15 +31,19 @@
 //! | [`layout`] | names, sizes and version of the pinned maps |
 //! | [`checksum`] | incremental Internet checksums |
 //!
+//! With the feature `testing`, `testing` has all of it over plain bytes and plain maps.
+//!
 //! Nothing here touches the kernel: the same code is compiled for eBPF and for unit tests on the host.
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, feature = "testing")), no_std)]
 
 pub mod checksum;
 pub mod family;
 pub mod flow;
 pub mod foreign;
 pub mod forward;
+pub mod fragment;
 pub mod headers;
+pub mod icmp;
 pub mod join;
 pub mod layout;
 pub mod lease;
@@ -54,5 +60,5 @@ pub mod settings;
 pub mod state;
 pub mod tables;
 
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;

@@ -44,6 +44,10 @@ pub trait Packet {
     /// Makes this the frame's Ethernet header, be it instead of another or where there was none.
     fn put_ethernet(&mut self, header: Ethernet) -> Result<(), WriteFault>;
 
+    /// Takes the change of bytes that no checksum in the packet follows into the sum that a NIC may have
+    /// computed over all of it (`CHECKSUM_COMPLETE`).
+    fn follow_sum(&mut self, _change: ChecksumDelta) {}
+
     /// Brings a TCP or UDP checksum at `offset` up to date, also where the sender has left it
     /// unfinished (`CHECKSUM_PARTIAL`): then it covers the pseudo-header alone.
     fn update_l4_checksum(

@@ -31,15 +31,14 @@ impl<F: Family> Parsed<F> {
         self.network.protocol == IpProtocol::TCP
     }
 
-    /// Where the transport checksum lies.
+    /// Where the checksum lies in the transport header.
     #[inline(always)]
-    pub fn checksum_offset<P: Packet>(&self) -> usize {
-        l4::<F, P>()
-            + if self.is_tcp() {
-                offset_of!(Tcp, checksum)
-            } else {
-                offset_of!(Udp, checksum)
-            }
+    pub fn checksum_offset(&self) -> usize {
+        if self.is_tcp() {
+            offset_of!(Tcp, checksum)
+        } else {
+            offset_of!(Udp, checksum)
+        }
     }
 
     /// Whether it goes through a link with this MTU: the packet, or each segment it stands for.
@@ -67,8 +66,19 @@ pub fn parse<F: Family, P: Packet>(packet: &P) -> Result<Parsed<F>, Reason> {
         return Err(Reason::Vlan);
     }
     let network = F::parse(packet, P::L3)?;
-    let l4 = l4::<F, P>();
-    let l4_len = network.length - F::HEADER_LEN as u32;
+    transport(packet, network, l4::<F, P>(), false)
+}
+
+/// Reads the transport header at `l4`. `is_cut` says whether the packet has only the beginning of what the
+/// header announces, being a datagram's first fragment.
+#[inline(always)]
+pub(crate) fn transport<F: Family, P: Packet>(
+    packet: &P,
+    network: Network<F::Address>,
+    l4: usize,
+    is_cut: bool,
+) -> Result<Parsed<F>, Reason> {
+    let l4_len = network.length - (l4 - P::L3) as u32;
     let (ports, flags, transport_len) = match network.protocol {
         IpProtocol::TCP => {
             let tcp: Tcp = packet.load(l4).ok_or(Reason::Malformed)?;
@@ -84,7 +94,7 @@ pub fn parse<F: Family, P: Packet>(packet: &P) -> Result<Parsed<F>, Reason> {
         IpProtocol::UDP => {
             let udp: Udp = packet.load(l4).ok_or(Reason::Malformed)?;
             let length = u32::from(udp.length.get());
-            if length < size_of::<Udp>() as u32 || length > l4_len {
+            if length < size_of::<Udp>() as u32 || (length > l4_len && !is_cut) {
                 return Err(Reason::Malformed);
             }
             (udp.ports, TcpFlags(0), size_of::<Udp>() as u32)

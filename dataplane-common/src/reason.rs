@@ -37,6 +37,10 @@ counters! {
     Forwarded = "forwarded",
     /// Packets of containers rewritten and sent to their client.
     Replied = "replied",
+    /// ICMP errors from outside rewritten and handed to the container whose packet they quote.
+    IcmpForwarded = "icmp_forwarded",
+    /// ICMP errors from behind a container rewritten and sent to the client whose packet they quote.
+    IcmpReplied = "icmp_replied",
     /// Left alone: neither IPv4 nor IPv6 (ARP and the like).
     NotIp = "not_ip",
     /// Left alone: the frame was addressed to another MAC, to many or to all.

@@ -25,6 +25,8 @@ pub struct Reply<F: Family> {
     pub ifindex: u32,
     /// The neighbour there that gets it.
     pub next_hop: F::Address,
+    /// The MTU of the route to the client, in bytes.
+    pub mtu: u32,
 }
 
 /// Decides on a packet that came in on `ingress`, the host's end of a container's veth pair.
@@ -93,6 +95,7 @@ pub fn reply<F: Family, P: Packet, T: Tables<F>>(
         },
         ifindex: flow.external_ifindex,
         next_hop: flow.next_hop,
+        mtu: flow.external_mtu.into(),
     };
     let backend = flow.backend;
     drop(flow);
@@ -106,7 +109,7 @@ pub fn reply<F: Family, P: Packet, T: Tables<F>>(
 /// Looks a flow's route up again. A function of its own in the eBPF program, which leaves the stack of the
 /// fast path small.
 #[inline(never)]
-fn renew_route<F: Family, T: Tables<F>>(
+pub(crate) fn renew_route<F: Family, T: Tables<F>>(
     tables: &T,
     key: &FlowKey<F::Address>,
     backend: &Backend,

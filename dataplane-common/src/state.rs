@@ -103,12 +103,18 @@ impl State {
         }
     }
 
-    /// Whether both sides have proved that they are there, which the source of a flood cannot.
+    /// Whether both sides have proved that they are there, which the source of a flood cannot. A reset
+    /// proves nothing: anyone can send one after his own SYN, or have it sent by a port where nobody listens.
     #[inline(always)]
     pub const fn is_proven(self) -> bool {
         !matches!(
             self,
-            Self::SynSent | Self::SynSent2 | Self::SynRecv | Self::Unanswered | Self::Answered
+            Self::SynSent
+                | Self::SynSent2
+                | Self::SynRecv
+                | Self::Close
+                | Self::Unanswered
+                | Self::Answered
         )
     }
 

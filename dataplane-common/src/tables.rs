@@ -5,6 +5,7 @@ use core::ops::DerefMut;
 use crate::{
     family::Family,
     flow::{Flow, FlowKey, OuterTuple},
+    fragment::{Datagram, FragmentKey},
     headers::{Be16, IpProtocol},
     published::{Backend, PortSlot, Traffic},
     reason::Reason,
@@ -34,7 +35,7 @@ impl<A> Route<A> {
     }
 }
 
-/// The flow table would not take another flow.
+/// A table would not take another entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TableFull;
 
@@ -86,6 +87,19 @@ pub trait Tables<F: Family> {
 
     /// Notes that somebody else on this host has sent a packet in this conversation.
     fn note_foreign(&self, tuple: &OuterTuple<F::Address>, now: u32);
+
+    /// The datagram whose fragments have this in common, if any of them has come.
+    fn datagram(&self, key: &FragmentKey<F::Address>) -> Option<impl DerefMut<Target = Datagram>>;
+
+    /// Notes a datagram, in place of any other with its key.
+    fn note_datagram(
+        &self,
+        key: &FragmentKey<F::Address>,
+        datagram: &Datagram,
+    ) -> Result<(), TableFull>;
+
+    /// Forgets a datagram.
+    fn forget_datagram(&self, key: &FragmentKey<F::Address>);
 
     /// Any number.
     fn random(&self) -> u32;

@@ -10,6 +10,7 @@ use aya_ebpf::{
 };
 use dataplane_common::{
     flow::{Flow, FlowKey, OuterTuple},
+    fragment::{Datagram, FragmentKey},
     headers::{Be16, IpProtocol},
     published::{Backend, BoundPort, PortSlot, Traffic, port_slot},
     reason::{Counter, Reason},
@@ -225,6 +226,30 @@ impl<F: FamilyMaps + Routing> Tables<F> for Kernel {
     fn note_foreign(&self, tuple: &OuterTuple<F::Address>, now: u32) {
         // An LRU map takes it, unless memory is short; then the note is missed, as conntrack's would be.
         let _ = F::foreign().insert(tuple, now, 0);
+    }
+
+    #[inline(always)]
+    fn datagram(&self, key: &FragmentKey<F::Address>) -> Option<impl DerefMut<Target = Datagram>> {
+        let datagram = F::datagrams().get_ptr_mut(key)?;
+        // SAFETY: as for `flow`.
+        Some(unsafe { &mut *datagram })
+    }
+
+    #[inline(always)]
+    fn note_datagram(
+        &self,
+        key: &FragmentKey<F::Address>,
+        datagram: &Datagram,
+    ) -> Result<(), TableFull> {
+        F::datagrams()
+            .insert(key, datagram, 0)
+            .map_err(|_| TableFull)
+    }
+
+    #[inline(always)]
+    fn forget_datagram(&self, key: &FragmentKey<F::Address>) {
+        // Gone already is as good.
+        let _ = F::datagrams().remove(key);
     }
 
     #[inline(always)]

@@ -3,6 +3,7 @@
 //! | module | its job |
 //! |---|---|
 //! | [`programs`] | the programs: family by EtherType, decide, rewrite, redirect |
+//! | [`fragments`] | the same for fragments, off the fast path |
 //! | [`skb`] | an skb as the core's `Packet`: all packet `unsafe` is there |
 //! | [`kernel`] | maps, clock and routing as the core's `Tables` |
 //! | [`routing`] | what routing look-ups need of an IP version |
@@ -10,6 +11,7 @@
 //! | [`trace`] | telling of new flows |
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
+mod fragments;
 mod kernel;
 mod maps;
 mod programs;

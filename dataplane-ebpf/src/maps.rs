@@ -7,10 +7,11 @@ use aya_ebpf::{
 use dataplane_common::{
     family::{Family, V4, V6},
     flow::{Flow, FlowKey, OuterTuple},
+    fragment::{Datagram, FragmentKey, Held, HeldKey},
     headers::{Be16, Be32, Ip6},
     layout::{
-        DEFAULT_MAX_FLOWS, MAX_BACKENDS, MAX_BOUND_PORTS, MAX_FOREIGN, MAX_HOOKS,
-        MAX_LOCAL_ADDRESSES, MAX_OPENING, MAX_REMAPPED,
+        DEFAULT_MAX_FLOWS, MAX_BACKENDS, MAX_BOUND_PORTS, MAX_DATAGRAMS, MAX_FOREIGN, MAX_HELD,
+        MAX_HOOKS, MAX_LOCAL_ADDRESSES, MAX_OPENING, MAX_REMAPPED,
     },
     published::{Backend, BoundPort, PORT_SLOTS, PortSlot, Traffic},
     reason::Counter,
@@ -42,6 +43,10 @@ pub static HOOKS: HashMap<HookKey, Hook> = HashMap::with_max_entries(MAX_HOOKS, 
 #[map]
 pub static RECORD: Array<Record> = Array::with_max_entries(1, 0);
 
+/// Where a frame is copied to.
+#[map]
+pub static SCRATCH: PerCpuArray<Held> = PerCpuArray::with_max_entries(1, 0);
+
 /// The maps that each IP version has for itself.
 pub trait FamilyMaps: Family {
     /// What is published on ports of all addresses.
@@ -58,12 +63,16 @@ pub trait FamilyMaps: Family {
     fn remapped() -> &'static LruHashMap<OuterTuple<Self::Address>, Be16>;
     /// When others were last heard in conversations of their own.
     fn foreign() -> &'static LruHashMap<OuterTuple<Self::Address>, u32>;
+    /// Datagrams that come in fragments.
+    fn datagrams() -> &'static LruHashMap<FragmentKey<Self::Address>, Datagram>;
+    /// Copies of fragments that came before their datagram's first one.
+    fn held() -> &'static LruHashMap<HeldKey<Self::Address>, Held>;
 }
 
 /// Declares a family's maps.
 macro_rules! family_maps {
     ($family:ty, $address:ty, $ports:ident, $bound_ports:ident, $local:ident, $flows:ident,
-     $opening:ident, $remapped:ident, $foreign:ident) => {
+     $opening:ident, $remapped:ident, $foreign:ident, $datagrams:ident, $held:ident) => {
         #[map]
         pub static $ports: Array<PortSlot> = Array::with_max_entries(PORT_SLOTS, 0);
 
@@ -90,6 +99,14 @@ macro_rules! family_maps {
         #[map]
         pub static $foreign: LruHashMap<OuterTuple<$address>, u32> =
             LruHashMap::with_max_entries(MAX_FOREIGN, 0);
+
+        #[map]
+        pub static $datagrams: LruHashMap<FragmentKey<$address>, Datagram> =
+            LruHashMap::with_max_entries(MAX_DATAGRAMS, 0);
+
+        #[map]
+        pub static $held: LruHashMap<HeldKey<$address>, Held> =
+            LruHashMap::with_max_entries(MAX_HELD, 0);
 
         impl FamilyMaps for $family {
             #[inline(always)]
@@ -126,6 +143,16 @@ macro_rules! family_maps {
             fn foreign() -> &'static LruHashMap<OuterTuple<$address>, u32> {
                 &$foreign
             }
+
+            #[inline(always)]
+            fn datagrams() -> &'static LruHashMap<FragmentKey<$address>, Datagram> {
+                &$datagrams
+            }
+
+            #[inline(always)]
+            fn held() -> &'static LruHashMap<HeldKey<$address>, Held> {
+                &$held
+            }
         }
     };
 }
@@ -139,7 +166,9 @@ family_maps!(
     FLOWS_V4,
     OPENING_V4,
     REMAPPED_V4,
-    FOREIGN_V4
+    FOREIGN_V4,
+    DATAGRAMS_V4,
+    HELD_V4
 );
 
 family_maps!(
@@ -151,5 +180,7 @@ family_maps!(
     FLOWS_V6,
     OPENING_V6,
     REMAPPED_V6,
-    FOREIGN_V6
+    FOREIGN_V6,
+    DATAGRAMS_V6,
+    HELD_V6
 );

@@ -17,15 +17,17 @@ use dataplane_common::{
     foreign::observe_outgoing,
     forward::forward,
     headers::{EtherType, Tcp},
+    icmp::{self, forward_error, parse_error, reply_error},
     lease::{admit_forward, admit_reply},
     packet::WriteFault,
     parse::parse,
     reason::Counter,
-    reply::reply,
+    reply::{Reply, reply},
     rewrite,
 };
 
 use crate::{
+    fragments::{self, same},
     kernel::{Kernel, count},
     maps::FamilyMaps,
     routing::Routing,
@@ -38,7 +40,13 @@ use crate::{
 const NEXT: i32 = TC_ACT_UNSPEC;
 
 /// The longest transport header that is looked at: TCP's without options.
-const MAX_TRANSPORT_HEADER: usize = size_of::<Tcp>();
+pub const MAX_TRANSPORT_HEADER: usize = size_of::<Tcp>();
+
+/// What a packet's usual way returns, as nothing that TC knows, where the packet has to go a rare one. That
+/// is begun by the caller, when the stack of the usual way is free again.
+const FRAGMENT: i32 = 0x7001;
+/// The same for ICMP.
+const ICMP: i32 = 0x7002;
 
 /// TC ingress of an external interface: client -> container.
 #[classifier]
@@ -56,8 +64,8 @@ pub fn portway_forward_l3(context: TcContext) -> i32 {
 #[classifier]
 pub fn portway_reply(context: TcContext) -> i32 {
     match ether_type(&context) {
-        EtherType::IPV4 => to_client::<V4>(context),
-        EtherType::IPV6 => to_client::<V6>(context),
+        EtherType::IPV4 => from_container::<V4>(&context),
+        EtherType::IPV6 => from_container::<V6>(&context),
         _ => pass(Counter::NotIp),
     }
 }
@@ -89,9 +97,27 @@ pub fn portway_admit(context: TcContext) -> i32 {
 #[inline(always)]
 fn from_outside<const L3: usize>(context: TcContext) -> i32 {
     match ether_type(&context) {
-        EtherType::IPV4 => to_container::<V4, L3>(context),
-        EtherType::IPV6 => to_container::<V6, L3>(context),
+        EtherType::IPV4 => from_client::<V4, L3>(&context),
+        EtherType::IPV6 => from_client::<V6, L3>(&context),
         _ => pass(Counter::NotIp),
+    }
+}
+
+#[inline(always)]
+fn from_client<F: FamilyMaps + Routing + Trace, const L3: usize>(context: &TcContext) -> i32 {
+    match to_container::<F, L3>(same(context)) {
+        FRAGMENT => fragments::from_outside::<F, L3>(context),
+        ICMP => error_to_container::<F, L3>(context),
+        action => action,
+    }
+}
+
+#[inline(always)]
+fn from_container<F: FamilyMaps + Routing>(context: &TcContext) -> i32 {
+    match to_client::<F>(same(context)) {
+        FRAGMENT => fragments::from_container::<F>(context),
+        ICMP => error_to_client::<F>(context),
+        action => action,
     }
 }
 
@@ -102,6 +128,8 @@ fn to_container<F: FamilyMaps + Routing + Trace, const L3: usize>(context: TcCon
     let kernel = Kernel::new(skb.context());
     let parsed = match parse::<F, _>(skb) {
         Ok(parsed) => parsed,
+        Err(Counter::Icmp) => return ICMP,
+        Err(Counter::Fragment) => return FRAGMENT,
         Err(reason) => return pass(reason),
     };
     let forward = match forward(skb, &parsed, &kernel, interface(skb.context())) {
@@ -119,9 +147,34 @@ fn to_container<F: FamilyMaps + Routing + Trace, const L3: usize>(context: TcCon
     if let Err(WriteFault) = rewrite::to_container(skb, &parsed, &forward) {
         return drop();
     }
-    count(Counter::Forwarded);
+    hand_over(forward.ifindex, Counter::Forwarded)
+}
+
+/// Has a packet from outside, all written, appear in its container, whose host veth's index is `ifindex`.
+#[inline(always)]
+pub fn hand_over(ifindex: u32, counter: Counter) -> i32 {
+    count(counter);
     // SAFETY: the helper has no preconditions; it acts when the program has returned.
-    unsafe { bpf_redirect_peer(forward.ifindex, 0) as i32 }
+    unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
+}
+
+#[inline(never)]
+fn error_to_container<F: FamilyMaps + Routing, const L3: usize>(context: &TcContext) -> i32 {
+    let skb = &mut Skb::<L3>::new(same(context));
+    skb.pull(icmp::looked_at::<F>());
+    let kernel = Kernel::new(skb.context());
+    let error = match parse_error::<F, _>(skb) {
+        Ok(error) => error,
+        Err(reason) => return pass(reason),
+    };
+    let forward = match forward_error(skb, &error, &kernel) {
+        Ok(forward) => forward,
+        Err(reason) => return pass(reason),
+    };
+    if let Err(WriteFault) = rewrite::error_to_container(skb, &error, &forward) {
+        return drop();
+    }
+    hand_over(forward.ifindex, Counter::IcmpForwarded)
 }
 
 #[inline(never)]
@@ -131,6 +184,8 @@ fn to_client<F: FamilyMaps + Routing>(context: TcContext) -> i32 {
     let kernel = Kernel::new(skb.context());
     let parsed = match parse::<F, _>(skb) {
         Ok(parsed) => parsed,
+        Err(Counter::Icmp) => return ICMP,
+        Err(Counter::Fragment) => return FRAGMENT,
         Err(reason) => return pass(reason),
     };
     let reply = match reply(skb, &parsed, &kernel, interface(skb.context())) {
@@ -145,8 +200,37 @@ fn to_client<F: FamilyMaps + Routing>(context: TcContext) -> i32 {
     if let Err(WriteFault) = rewrite::to_client(skb, &parsed, &reply) {
         return drop();
     }
-    count(Counter::Replied);
-    Mark::Translated.put_on(skb.context());
+    send_on(skb.context(), &reply, Counter::Replied)
+}
+
+#[inline(never)]
+fn error_to_client<F: FamilyMaps + Routing>(context: &TcContext) -> i32 {
+    let skb = &mut Skb::<ETHERNET>::new(same(context));
+    skb.pull(icmp::looked_at::<F>());
+    let kernel = Kernel::new(skb.context());
+    let error = match parse_error::<F, _>(skb) {
+        Ok(error) => error,
+        Err(reason) => return pass(reason),
+    };
+    let reply = match reply_error(skb, &error, &kernel, interface(skb.context())) {
+        Ok(reply) => reply,
+        Err(reason) => return pass(reason),
+    };
+    if let Err(WriteFault) = rewrite::error_to_client(skb, &error, &reply) {
+        return drop();
+    }
+    send_on(skb.context(), &reply, Counter::IcmpReplied)
+}
+
+/// Sends a packet to a client, all written, to its next hop.
+#[inline(always)]
+pub fn send_on<F: FamilyMaps + Routing>(
+    context: &TcContext,
+    reply: &Reply<F>,
+    counter: Counter,
+) -> i32 {
+    count(counter);
+    Mark::Translated.put_on(context);
     // SAFETY: integers; the unused rest of the union is zero.
     let mut neighbour: Neighbour = unsafe { core::mem::zeroed() };
     neighbour.nh_family = F::AF.into();
@@ -202,13 +286,13 @@ fn next() -> i32 {
 }
 
 #[inline(always)]
-fn pass(reason: Counter) -> i32 {
+pub fn pass(reason: Counter) -> i32 {
     count(reason);
     NEXT
 }
 
 #[inline(always)]
-fn drop() -> i32 {
+pub fn drop() -> i32 {
     count(Counter::WriteFault);
     TC_ACT_SHOT
 }

@@ -7,12 +7,17 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
-    helpers::{bpf_csum_update, bpf_skb_change_head, bpf_skb_vlan_pop},
+    bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM},
+    helpers::{
+        bpf_csum_update, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_load_bytes,
+        bpf_skb_store_bytes, bpf_skb_vlan_pop,
+    },
     programs::TcContext,
 };
 use bytemuck::Pod;
 use dataplane_common::{
+    checksum::ChecksumDelta,
+    fragment::{HELD_BYTES, Held},
     headers::{EtherType, Ethernet, IpProtocol, VLAN_ID_MASK},
     packet::{L4Change, Packet, WriteFault},
 };
@@ -109,6 +114,51 @@ impl<const L3: usize> Skb<L3> {
         &self.context
     }
 
+    /// Copies the frame into `held`. Returns false, and leaves nothing there, if it does not fit.
+    #[inline(always)]
+    pub fn copy_to(&self, held: &mut Held) -> bool {
+        let length = self.context.len();
+        if length == 0 || length >= HELD_BYTES as u32 {
+            return false;
+        }
+        held.length = length;
+        // SAFETY: `held` has room for this many bytes.
+        let result = unsafe {
+            bpf_skb_load_bytes(
+                self.context.as_ptr().cast(),
+                0,
+                held.bytes.as_mut_ptr().cast(),
+                length,
+            )
+        };
+        result == 0
+    }
+
+    /// Makes this frame a copied one, in length and bytes.
+    #[inline(always)]
+    pub fn become_copy(&mut self, held: &Held) -> Result<(), WriteFault> {
+        let length = held.length;
+        if length == 0 || length >= HELD_BYTES as u32 {
+            return Err(WriteFault);
+        }
+        let context = self.context.as_ptr().cast();
+        // SAFETY: the context is this program's.
+        if unsafe { bpf_skb_change_tail(context, length, 0) } != 0 {
+            return Err(WriteFault);
+        }
+        // SAFETY: `held` has this many bytes.
+        let result = unsafe {
+            bpf_skb_store_bytes(
+                context,
+                0,
+                held.bytes.as_ptr().cast(),
+                length,
+                u64::from(BPF_F_RECOMPUTE_CSUM),
+            )
+        };
+        if result == 0 { Ok(()) } else { Err(WriteFault) }
+    }
+
     /// Where `T` lies at `offset`, if it is inside the packet's linear part.
     #[inline(always)]
     fn at<T>(&self, offset: usize) -> Option<*mut T> {
@@ -185,6 +235,15 @@ impl<const L3_OFFSET: usize> Packet for Skb<L3_OFFSET> {
         // SAFETY: `at` has checked the bounds; for alignment see `load`.
         unsafe { *pointer = value };
         Ok(())
+    }
+
+    #[inline(always)]
+    fn follow_sum(&mut self, change: ChecksumDelta) {
+        let change = change.wsum();
+        if change != 0 {
+            // SAFETY: the context is this program's. Where there is no such sum this does nothing.
+            unsafe { bpf_csum_update(self.context.as_ptr().cast(), change) };
+        }
     }
 
     #[inline(always)]

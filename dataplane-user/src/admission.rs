@@ -70,7 +70,7 @@ pub fn decide(request: Request) -> Decision {
     match request {
         Request::Direct => asked_for(Admission::Direct),
         Request::Netfilter => asked_for(Admission::Netfilter),
-        Request::Auto => by_rules(&firewall::inspect(firewall::Family::V4)),
+        Request::Auto => by_rules(&firewall::inspect_all()),
     }
 }
 

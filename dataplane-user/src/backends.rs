@@ -1,7 +1,5 @@
 //! Backends, and the numbers they share with rows.
 
-use std::net::IpAddr;
-
 use anyhow::{Context as _, bail};
 use dataplane_common::{
     layout::MAX_BACKENDS,
@@ -9,9 +7,9 @@ use dataplane_common::{
 };
 
 use crate::{
+    address,
     dataplane::Dataplane,
     netlink::locate::Location,
-    ports,
     publication::Publication,
     rows::{self, State, Waiting},
 };
@@ -56,15 +54,12 @@ impl Dataplane {
         location: &Location,
         generation: u32,
     ) -> anyhow::Result<Backend> {
-        let IpAddr::V4(address) = publication.container_ip else {
-            bail!("an IPv6 container has no place in this table");
-        };
         let backend = Backend {
             generation,
             ifindex: location.ifindex,
             route_ifindex: location.route_ifindex,
             mtu: location.mtu,
-            address: [ports::be32(address).raw(), 0, 0, 0],
+            address: address::words(publication.container_ip),
             mac: location.mac,
             source_mac: location.source_mac,
             reserved: 0,

@@ -14,10 +14,7 @@ use crate::{
     collector::Collector,
     desired,
     docker::{Endpoint, Provider, Snapshot},
-    firewall::{
-        self,
-        watch::{Report, watch},
-    },
+    firewall::watch::{Report, watch},
     hooks,
     instance::Lock,
     netlink::watch::{Change, Interest, Watch},
@@ -116,7 +113,7 @@ impl Controller {
         let mut changes = Watch::start()?;
         let _collector = Collector::start(&self.reconciler.instance, self.load_id)?;
         let (report_sender, mut reports) = channel(None);
-        tokio::spawn(watch(firewall::Family::V4, report_sender));
+        tokio::spawn(watch(report_sender));
         let (sender, mut snapshots) = channel(None);
         // Without Docker the channel stays open and silent.
         let _idle = match endpoint {

@@ -290,7 +290,7 @@ mod tests {
         assert_eq!(
             shown(&rows),
             [
-                "80:[fd00::2]:80/tcp Ipv6",
+                "80:[fd00::2]:80/tcp",
                 "9000:10.0.0.2:80/tcp PortTaken",
                 "127.0.0.1:9000:172.17.0.2:80/tcp Loopback",
             ]

@@ -15,11 +15,11 @@ use dataplane_common::{
 };
 
 use crate::{
+    address::Address,
     conntrack::{Conntrack, Entry, Tuple},
     dataplane::{Dataplane, FamilyMaps},
     firewall::Family,
     liveness::monotonic_seconds,
-    ports::Address,
     publication::{PortRange, Protocol, Publication},
 };
 
@@ -88,7 +88,7 @@ fn foreign_tuple(entry: &Entry) -> Option<Tuple> {
 /// Notes a tuple if it is of this family.
 fn note<A>(maps: &mut FamilyMaps<A>, tuple: &Tuple, now: u32) -> anyhow::Result<()>
 where
-    A: Address + Pod,
+    A: Address,
     BoundPort<A>: Pod,
     FlowKey<A>: Pod,
     Flow<A>: Pod,

@@ -15,11 +15,11 @@ use dataplane_common::{
 };
 
 use crate::{
+    address::Address,
     batch::Batches,
     conntrack::{Conntrack, Entry, Outcome},
     dataplane::{Dataplane, FamilyMaps},
     liveness::Liveness,
-    ports::Address,
 };
 
 /// What has become of live flows.
@@ -63,7 +63,7 @@ pub fn hand_over(dataplane: &Dataplane) -> anyhow::Result<HandedOver> {
 
 fn live_entries<A>(dataplane: &Dataplane, maps: &FamilyMaps<A>) -> anyhow::Result<Vec<Entry>>
 where
-    A: Address + Pod,
+    A: Address,
     BoundPort<A>: Pod,
     FlowKey<A>: Pod + Eq + Hash,
     Flow<A>: Pod,

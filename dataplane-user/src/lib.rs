@@ -16,6 +16,7 @@
 //! | [`ports`] | writing the slots by which programs find a backend |
 //! | [`rows`] | what is published, as the pinned map keeps it |
 //! | [`backends`] | where containers are, as the programs' map keeps it |
+//! | [`address`] | addresses as the maps have them |
 //! | [`text`] | text in the maps' fields of fixed size |
 //! | [`hooks`] | what is attached where |
 //! | [`attach`] | attaching and detaching |
@@ -34,6 +35,7 @@
 //! | [`output`], [`signals`] | standard output; SIGINT and SIGTERM |
 //! | [`cli`] | the command line, a file per command |
 
+pub mod address;
 pub mod admission;
 pub mod announce;
 pub mod attach;

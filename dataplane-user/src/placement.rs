@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
 };
 
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
         watch::Interest,
     },
     plan::{Wanted, location_of},
-    publication::{Declined, Publication, Source},
+    publication::{Publication, Source},
     rows::{Refusal, Row, State, Waiting},
 };
 
@@ -44,17 +44,17 @@ impl Placer<'_> {
         let last_locations = self.last_locations();
         let mut placed = Vec::with_capacity(wanted.len());
         for publication in wanted {
-            let placement = match (publication.declined, publication.container_ip) {
-                (Some(declined), _) => Err(State::Declined(Refusal::Kind(declined))),
-                (None, IpAddr::V6(_)) => Err(State::Declined(Refusal::Kind(Declined::Ipv6))),
-                (None, IpAddr::V4(address)) => {
+            let address = publication.container_ip;
+            let placement = match publication.declined {
+                Some(declined) => Err(State::Declined(Refusal::Kind(declined))),
+                None => {
                     interest.addresses.insert(address);
                     if contested.contains(&address) || lost.contains(&publication.identity()) {
                         Err(State::Pending(Waiting::Gone))
                     } else if let Some(placement) = known.get(&address) {
                         *placement
                     } else {
-                        let last = last_locations.get(&IpAddr::V4(address)).copied();
+                        let last = last_locations.get(&address).copied();
                         let placement = self.find(address, last).await?;
                         known.insert(address, placement);
                         placement
@@ -98,7 +98,7 @@ impl Placer<'_> {
 
     async fn find(
         &self,
-        address: Ipv4Addr,
+        address: IpAddr,
         last: Option<Location>,
     ) -> anyhow::Result<Result<Location, State>> {
         let route = self.netlink.route_to(address).await?;
@@ -131,14 +131,15 @@ impl Placer<'_> {
 
 /// Addresses that Docker has given to two containers, as it seems: one of them is about to go, and until
 /// it has, nobody knows which.
-fn contested_addresses(wanted: &[Publication]) -> HashSet<Ipv4Addr> {
-    let mut owners: HashMap<Ipv4Addr, &str> = HashMap::new();
+fn contested_addresses(wanted: &[Publication]) -> HashSet<IpAddr> {
+    let mut owners: HashMap<IpAddr, &str> = HashMap::new();
     let mut contested = HashSet::new();
-    for publication in wanted {
-        if let (Source::Docker, IpAddr::V4(address)) =
-            (publication.source, publication.container_ip)
-            && *owners.entry(address).or_insert(&publication.name) != publication.name
-        {
+    let from_docker = wanted
+        .iter()
+        .filter(|publication| publication.source == Source::Docker);
+    for publication in from_docker {
+        let address = publication.container_ip;
+        if *owners.entry(address).or_insert(&publication.name) != publication.name {
             contested.insert(address);
         }
     }

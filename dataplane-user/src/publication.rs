@@ -99,8 +99,8 @@ pub enum Declined {
     NoIpv6Address,
     /// An IPv4 port of a container that has only an IPv6 address: docker-proxy serves it.
     NoIpv4Address,
-    /// An IPv6 port; IPv6 is not accelerated yet.
-    Ipv6,
+    /// An IPv6 port that Docker has no rules for: docker-proxy serves it.
+    NoRules,
     /// Published on a loopback address, which no outside packet can reach.
     Loopback,
     /// Docker publishes it through a network that is not a plain NAT bridge (overlay, routed).
@@ -116,7 +116,9 @@ impl fmt::Display for Declined {
             Self::Sctp => "sctp is left to the slow path",
             Self::NoIpv6Address => "the container has no IPv6 address; docker-proxy serves it",
             Self::NoIpv4Address => "the container has no IPv4 address; docker-proxy serves it",
-            Self::Ipv6 => "IPv6 is not accelerated yet",
+            Self::NoRules => {
+                "Docker has no rules for IPv6 (ip6tables is off); docker-proxy serves it"
+            }
             Self::Loopback => "published on a loopback address, out of reach from outside",
             Self::Network => "published through a network that is not a NAT bridge",
             Self::PortTaken => "port is already allocated",

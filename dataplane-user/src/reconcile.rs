@@ -5,12 +5,17 @@
 //! any two steps: a container's reply program is attached before its port is published, a row is active
 //! only when all its slots are written, and a backend is dead before anything else of it is touched.
 
-use std::collections::{BTreeSet, HashMap, hash_map::Entry};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet, hash_map::Entry},
+    net::IpAddr,
+};
 
 use anyhow::Context as _;
+use aya::maps::{HashMap as BpfMap, MapData};
 use dataplane_common::settings::Admission;
 
 use crate::{
+    address::Address,
     attach::Hooks,
     dataplane::{Dataplane, entries},
     foreign::note_foreign,
@@ -173,28 +178,13 @@ impl Reconciler {
     }
 
     fn sync_addresses(&mut self, network: &Network) -> anyhow::Result<()> {
-        let there: BTreeSet<_> = entries(&self.dataplane.v4.local)?
-            .into_iter()
-            .map(|(address, _)| ports::ipv4(address))
-            .collect();
-        if there == network.addresses {
-            return Ok(());
+        let Dataplane { v4, v6, .. } = &mut self.dataplane;
+        let v4_changed = sync_local(&mut v4.local, &network.addresses)?;
+        let v6_changed = sync_local(&mut v6.local, &network.addresses)?;
+        if v4_changed || v6_changed {
+            self.advance_epoch()?;
         }
-        for address in network.addresses.difference(&there) {
-            self.dataplane
-                .v4
-                .local
-                .insert(ports::be32(*address), 1, 0)
-                .context("cannot write a local address")?;
-        }
-        for address in there.difference(&network.addresses) {
-            self.dataplane
-                .v4
-                .local
-                .remove(&ports::be32(*address))
-                .context("cannot remove a local address")?;
-        }
-        self.advance_epoch()
+        Ok(())
     }
 
     /// Attaches programs wherever a container is. A container whose interface does not take them stays on
@@ -276,8 +266,7 @@ impl Reconciler {
             .filter(|wish| wish.placement.is_ok())
             .map(|wish| &wish.publication)
             .collect();
-        let addresses = network.addresses.iter().map(|ip| (*ip).into()).collect();
-        note_foreign(&mut self.dataplane, &appearing, &addresses)?;
+        note_foreign(&mut self.dataplane, &appearing, &network.addresses)?;
         // Removals come last: where one publication takes over another's port, the slot goes from the
         // one straight to the other.
         let mut live: Vec<_> = rows.iter().filter(|row| row.is_live()).cloned().collect();
@@ -363,4 +352,27 @@ impl Reconciler {
         self.dataplane.end_backend(row.number)?;
         ports::unpublish(&mut self.dataplane, row.number, &row.publication, live)
     }
+}
+
+/// Writes the host's addresses of one IP version. Returns whether they have changed.
+fn sync_local<A: Address>(
+    local: &mut BpfMap<MapData, A, u32>,
+    addresses: &BTreeSet<IpAddr>,
+) -> anyhow::Result<bool> {
+    let wanted: HashSet<A> = addresses.iter().copied().filter_map(A::from_ip).collect();
+    let there: HashSet<A> = entries(local)?
+        .into_iter()
+        .map(|(address, _)| address)
+        .collect();
+    for address in wanted.difference(&there) {
+        local
+            .insert(address, 1, 0)
+            .context("cannot write a local address")?;
+    }
+    for address in there.difference(&wanted) {
+        local
+            .remove(address)
+            .context("cannot remove a local address")?;
+    }
+    Ok(wanted != there)
 }

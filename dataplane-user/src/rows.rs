@@ -78,7 +78,7 @@ const STATES: &[(u8, State)] = &[
     (6, State::Pending(Waiting::Gone)),
     (16, State::Declined(Refusal::Kind(Declined::Sctp))),
     (17, State::Declined(Refusal::Kind(Declined::NoIpv6Address))),
-    (18, State::Declined(Refusal::Kind(Declined::Ipv6))),
+    (18, State::Declined(Refusal::Kind(Declined::NoRules))),
     (19, State::Declined(Refusal::Kind(Declined::Loopback))),
     (20, State::Declined(Refusal::Kind(Declined::Network))),
     (21, State::Declined(Refusal::Kind(Declined::PortTaken))),

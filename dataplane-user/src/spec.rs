@@ -71,6 +71,9 @@ pub enum SpecError {
     /// An address that no host or container can have.
     #[error("invalid IP address: {0}: no container or host has it as its own")]
     AddressKind(IpAddr),
+    /// A link-local IPv6 address.
+    #[error("invalid IP address: {0}: a link-local address means nothing without its link")]
+    LinkLocal(IpAddr),
     /// An IPv6 address that cannot be told from the ports around it.
     #[error("invalid IP address in {0}: write an IPv6 address in brackets, like [fd00::2]")]
     Brackets(String),
@@ -118,6 +121,9 @@ impl Spec {
         };
         if is_never_a_container(container_ip) {
             return Err(SpecError::AddressKind(container_ip));
+        }
+        if is_link_local(container_ip) {
+            return Err(SpecError::LinkLocal(container_ip));
         }
         let (host_ip, host_ports) = parse_host(spec, head)?;
         let container_ports = parse_ports(container_ports)
@@ -254,6 +260,9 @@ fn parse_host(spec: &str, text: &str) -> Result<(Option<IpAddr>, PortRange), Spe
     if let Some(ip) = ip.filter(|ip| is_never_local(*ip)) {
         return Err(SpecError::AddressKind(ip));
     }
+    if let Some(ip) = ip.filter(|ip| is_link_local(*ip)) {
+        return Err(SpecError::LinkLocal(ip));
+    }
     if ports.is_empty() {
         return Err(SpecError::NoHostPort(spec.to_owned()));
     }
@@ -307,15 +316,14 @@ fn is_never_a_container(ip: IpAddr) -> bool {
     is_never_local(ip) || ip.is_unspecified() || ip.is_loopback()
 }
 
+/// IPv6 addresses that are another's on every link, and that packets are not forwarded from or to.
+fn is_link_local(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
+}
+
 /// Why a publication on `host_ip` is left to the slow path, if it is.
 fn declined(host_ip: IpAddr) -> Option<Declined> {
-    if host_ip.is_loopback() {
-        Some(Declined::Loopback)
-    } else if host_ip.is_ipv6() {
-        Some(Declined::Ipv6)
-    } else {
-        None
-    }
+    host_ip.is_loopback().then_some(Declined::Loopback)
 }
 
 #[cfg(test)]

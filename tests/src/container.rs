@@ -1,6 +1,6 @@
 //! A container without Docker: a namespace behind a bridge of the host.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context, Result};
 
@@ -12,6 +12,9 @@ pub const BRIDGE: &str = "br0";
 /// The bridge's own address, the containers' gateway; Docker takes its networks elsewhere.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 98, 0, 1);
 
+/// [`GATEWAY`] in IPv6.
+pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x98, 0, 0, 0, 0, 0, 1);
+
 /// A namespace with an address on the bridge and servers in it.
 #[derive(Debug)]
 pub struct Container {
@@ -19,6 +22,8 @@ pub struct Container {
     pub netns: Netns,
     /// Its address.
     pub address: Ipv4Addr,
+    /// Its IPv6 address, which ends in the same number.
+    pub address_v6: Ipv6Addr,
     servers: Vec<Daemon>,
 }
 
@@ -32,7 +37,7 @@ impl Container {
         Self::at(host, number, Ipv4Addr::new(a, b, c, number + 1))
     }
 
-    /// The same with an address chosen by the caller, in the bridge's /24.
+    /// The same with an IPv4 address chosen by the caller, in the bridge's /24.
     ///
     /// # Errors
     /// `ip` fails.
@@ -40,8 +45,12 @@ impl Container {
         if host.ip(&format!("link show {BRIDGE}")).is_err() {
             host.ip(&format!("link add {BRIDGE} type bridge"))?;
             host.ip(&format!("address add {GATEWAY}/24 dev {BRIDGE}"))?;
+            host.ip(&format!("address add {GATEWAY_V6}/64 dev {BRIDGE}"))?;
             host.ip(&format!("link set {BRIDGE} up"))?;
         }
+        let mut segments = GATEWAY_V6.segments();
+        segments[7] = address.octets()[3].into();
+        let address_v6 = Ipv6Addr::from(segments);
         let netns = Netns::new()?;
         let veth = format!("c{number}");
         netns.ip(&format!(
@@ -51,10 +60,13 @@ impl Container {
         host.ip(&format!("link set {veth} master {BRIDGE} up"))?;
         netns.ip("link set eth0 up")?;
         netns.ip(&format!("address add {address}/24 dev eth0"))?;
+        netns.ip(&format!("address add {address_v6}/64 dev eth0"))?;
         netns.ip(&format!("route add default via {GATEWAY}"))?;
+        netns.ip(&format!("route add default via {GATEWAY_V6}"))?;
         Ok(Self {
             netns,
             address,
+            address_v6,
             servers: Vec::new(),
         })
     }
@@ -94,21 +106,46 @@ impl Container {
         host_port: u16,
         port: u16,
     ) -> Result<()> {
-        let address = self.address;
-        let local = "-m addrtype --dst-type LOCAL";
-        for rule in [
-            format!(
-                "-A PREROUTING -p {protocol} {local} --dport {host_port} ! -i {BRIDGE} \
-                 -j DNAT --to-destination {address}:{port}"
-            ),
-            format!("-A POSTROUTING -s {address}/32 ! -o {BRIDGE} -j MASQUERADE"),
-        ] {
-            host.command("iptables")
-                .args(["-w", "-t", "nat"])
-                .args(rule.split_whitespace())
-                .text()
-                .context("no slow path")?;
-        }
-        Ok(())
+        let to = (self.address, port).into();
+        publish_with(host, "iptables", protocol, host_port, to)
     }
+
+    /// The same over IPv6.
+    ///
+    /// # Errors
+    /// `ip6tables` fails.
+    pub fn publish_with_ip6tables(
+        &self,
+        host: &Host,
+        protocol: &str,
+        host_port: u16,
+        port: u16,
+    ) -> Result<()> {
+        let to = (self.address_v6, port).into();
+        publish_with(host, "ip6tables", protocol, host_port, to)
+    }
+}
+
+fn publish_with(
+    host: &Host,
+    tool: &str,
+    protocol: &str,
+    host_port: u16,
+    to: SocketAddr,
+) -> Result<()> {
+    let local = "-m addrtype --dst-type LOCAL";
+    for rule in [
+        format!(
+            "-A PREROUTING -p {protocol} {local} --dport {host_port} ! -i {BRIDGE} \
+             -j DNAT --to-destination {to}"
+        ),
+        format!("-A POSTROUTING -s {} ! -o {BRIDGE} -j MASQUERADE", to.ip()),
+    ] {
+        host.command(tool)
+            .args(["-w", "-t", "nat"])
+            .args(rule.split_whitespace())
+            .text()
+            .context("no slow path")?;
+    }
+    Ok(())
 }

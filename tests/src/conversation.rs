@@ -4,7 +4,7 @@
 use std::{
     fmt,
     io::{self, ErrorKind, Read, Write},
-    net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket},
     thread,
     time::Duration,
 };
@@ -83,11 +83,13 @@ impl From<io::Error> for Silence {
 /// # Errors
 /// [`Silence`], which is an outcome like any other.
 pub fn http_get(source: Option<SocketAddr>, target: &str) -> Result<Answer, Silence> {
-    let mut addresses = target
+    let mut addresses: Vec<_> = target
         .to_socket_addrs()
         .map_err(|_| Silence::UnknownName)?
-        .filter(SocketAddr::is_ipv4);
-    let target = addresses.next().ok_or(Silence::UnknownName)?;
+        .collect();
+    // IPv4 first, where a name has both.
+    addresses.sort_by_key(SocketAddr::is_ipv6);
+    let target = *addresses.first().ok_or(Silence::UnknownName)?;
     let mut stream = connect(source, target)?;
     stream.write_all(b"GET / HTTP/1.0\r\nHost: lab\r\n\r\n")?;
     let mut text = String::new();
@@ -203,7 +205,11 @@ impl Datagrams {
     /// # Errors
     /// The address is not this namespace's.
     pub fn new(source: Option<SocketAddr>, target: SocketAddr) -> Result<Self> {
-        let source = source.unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into());
+        let any = match target {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        let source = source.unwrap_or(any);
         let socket = UdpSocket::bind(source).with_context(|| format!("cannot bind {source}"))?;
         socket
             .connect(target)
@@ -226,6 +232,11 @@ impl Datagrams {
             socket: socket.into(),
             sent: 0,
         })
+    }
+
+    /// The socket itself.
+    pub fn socket(&self) -> &UdpSocket {
+        &self.socket
     }
 
     /// Its own address.

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
     daemon::Daemon,
@@ -31,6 +31,9 @@ pub const SOCKET: &str = "/run/docker.sock";
 
 /// The folder of everything that is the daemon's, in the host.
 const HOME: &str = "/run/docker-lab";
+
+/// The IPv6 addresses of the default bridge's containers, where they have any.
+const FIXED_CIDR_V6: &str = "fd00:1::/64";
 
 /// How long dockerd may take to come up or go down.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -79,17 +82,28 @@ impl Docker {
     /// # Errors
     /// It does not come up; with the end of its log.
     pub fn start(host: &Host) -> Result<Self> {
-        Self::start_with(host, json!({}))
+        // Nobody answers DNS at the client's address, and says so at once.
+        Self::start_with(host, &json!({ "dns": [CLIENTS[0]] }))
     }
 
-    /// The same, with settings for its configuration file.
+    /// The same with IPv6 addresses on the default bridge, published by ip6tables or by docker-proxy alone.
     ///
     /// # Errors
     /// As [`Docker::start`].
-    pub fn start_with(host: &Host, mut config: Value) -> Result<Self> {
+    pub fn start_with_ipv6(host: &Host, ip6tables: bool) -> Result<Self> {
+        let config = json!({
+            "dns": [CLIENTS[0]],
+            "ipv6": true,
+            "fixed-cidr-v6": FIXED_CIDR_V6,
+            "ip6tables": ip6tables,
+            // Docker before 27 wants it for ip6tables.
+            "experimental": true,
+        });
+        Self::start_with(host, &config)
+    }
+
+    fn start_with(host: &Host, config: &serde_json::Value) -> Result<Self> {
         fs::create_dir_all(host.file(HOME))?;
-        // Nobody answers DNS at the client's address, and says so at once.
-        config["dns"] = json!([CLIENTS[0]]);
         fs::write(host.file(HOME).join("daemon.json"), config.to_string())?;
         let mut docker = Self { daemon: None };
         docker.up(host)?;
@@ -150,16 +164,18 @@ impl DockerLab {
     /// # Errors
     /// Not root, or a piece is missing.
     pub fn new() -> Result<Self> {
-        Self::with_config(json!({}))
+        let lab = Lab::new()?;
+        let docker = Docker::start(&lab.host)?;
+        Ok(Self { docker, lab })
     }
 
-    /// The same, with settings for Docker's configuration file.
+    /// The same with [`Docker::start_with_ipv6`].
     ///
     /// # Errors
     /// As [`DockerLab::new`].
-    pub fn with_config(config: Value) -> Result<Self> {
+    pub fn with_ipv6(ip6tables: bool) -> Result<Self> {
         let lab = Lab::new()?;
-        let docker = Docker::start_with(&lab.host, config)?;
+        let docker = Docker::start_with_ipv6(&lab.host, ip6tables)?;
         Ok(Self { docker, lab })
     }
 }

@@ -5,7 +5,7 @@ use std::{
     convert::Infallible,
     env,
     io::{self, BufRead, BufReader, Read, Write},
-    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::PathBuf,
     str::FromStr,
     thread,
@@ -20,6 +20,7 @@ use nix::{
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
 };
+use socket2::{Domain, Socket, Type};
 
 /// The guest's file name, here and in an image.
 pub const PROGRAM: &str = "portway-lab-guest";
@@ -32,6 +33,9 @@ pub const GREETING: &str = "Hello Docker!!";
 
 /// The header in which the echo server names the client that it saw.
 pub const CLIENT_HEADER: &str = "X-Client";
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 128;
 
 /// A connection that says nothing for this long is given up.
 const IDLE: Duration = Duration::from_secs(30);
@@ -98,15 +102,26 @@ impl Endpoint {
     /// # Errors
     /// The port is taken.
     pub fn serve(self, greeting: &str) -> Result<()> {
-        let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.port));
+        self.serve_on((Ipv4Addr::UNSPECIFIED, self.port).into(), greeting)?;
+        let any_v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, self.port));
+        match Socket::new(Domain::IPV6, Type::STREAM, None) {
+            Ok(_) => self.serve_on(any_v6, greeting),
+            // A kernel without IPv6.
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn serve_on(self, any: SocketAddr, greeting: &str) -> Result<()> {
         let greeting = greeting.to_owned();
         let context = || format!("cannot listen on {any}");
         if self.service == Service::UdpEcho {
-            let socket = UdpSocket::bind(any).with_context(context)?;
+            let socket = UdpSocket::from(bound(any, Type::DGRAM).with_context(context)?);
             thread::spawn(move || udp_echo(&socket));
             return Ok(());
         }
-        let listener = TcpListener::bind(any).with_context(context)?;
+        let socket = bound(any, Type::STREAM).with_context(context)?;
+        socket.listen(BACKLOG).with_context(context)?;
+        let listener = TcpListener::from(socket);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let Ok(client) = stream.peer_addr() else {
@@ -122,6 +137,19 @@ impl Endpoint {
         });
         Ok(())
     }
+}
+
+/// A socket for one IP version, so that each client goes by its own address.
+fn bound(address: SocketAddr, kind: Type) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    if kind == Type::STREAM {
+        socket.set_reuse_address(true)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
 }
 
 fn udp_echo(socket: &UdpSocket) {

@@ -76,9 +76,8 @@ impl Host {
         };
         host.ip("link set lo up")?;
         host.sysctl("ipv4/ip_forward", "1")?;
-        // Else each interface's addresses and routes change by themselves for a second or two. A kernel
-        // without IPv6 has none of it.
-        let _ = host.sysctl("ipv6/conf/default/accept_dad", "0");
+        host.sysctl("ipv6/conf/all/forwarding", "1")?;
+        host.trust_addresses();
         Ok(host)
     }
 

@@ -10,11 +10,21 @@ use crate::netns::Netns;
 /// # Errors
 /// `iptables-save` fails, or prints what nobody expects.
 pub fn dnat_packets(netns: &Netns, protocol: &str, port: u16) -> Result<Option<u64>> {
-    let rules = netns
-        .command("iptables-save")
-        .args(["-c", "-t", "nat"])
-        .text()?;
+    let rules = saved(netns, "iptables-save")?;
     dnat_packets_in(&rules, protocol, port)
+}
+
+/// The same of ip6tables.
+///
+/// # Errors
+/// As [`dnat_packets`].
+pub fn dnat_packets_v6(netns: &Netns, protocol: &str, port: u16) -> Result<Option<u64>> {
+    let rules = saved(netns, "ip6tables-save")?;
+    dnat_packets_in(&rules, protocol, port)
+}
+
+fn saved(netns: &Netns, tool: &str) -> Result<String> {
+    netns.command(tool).args(["-c", "-t", "nat"]).text()
 }
 
 /// The same in what `iptables-save -c` has printed.

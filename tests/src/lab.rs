@@ -6,8 +6,10 @@
 //!                        br0 10.98.0.1 ------------- 10.98.0.2 ...   (plain namespaces)
 //!                        docker0, br-... ----------- 172.17.0.2 ...  (Docker's)
 //! ```
+//!
+//! IPv6 addresses end in the same numbers: 2001:db8:99::1, fd00:98::2.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::Result;
 
@@ -33,6 +35,19 @@ pub const CLIENTS: [Ipv4Addr; 4] = [
     Ipv4Addr::new(10, 99, 0, 4),
     Ipv4Addr::new(10, 99, 0, 5),
 ];
+
+/// [`HOST`] in IPv6.
+pub const HOST_V6: Ipv6Addr = outside_v6(0x1);
+
+/// [`HOST_SECONDARY`] in IPv6.
+pub const HOST_SECONDARY_V6: Ipv6Addr = outside_v6(0x11);
+
+/// [`CLIENTS`] in IPv6.
+pub const CLIENTS_V6: [Ipv6Addr; 4] = [outside_v6(2), outside_v6(3), outside_v6(4), outside_v6(5)];
+
+const fn outside_v6(number: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, 0x99, 0, 0, 0, 0, number)
+}
 
 /// A client and a host.
 #[derive(Debug)]
@@ -64,6 +79,14 @@ impl Lab {
             host.ip(&format!("address add {address}/24 dev {EXTERNAL}"))?;
         }
         host.ip(&format!("route add default via {}", CLIENTS[0]))?;
+        for address in CLIENTS_V6 {
+            client.ip(&format!("address add {address}/64 dev eth0"))?;
+        }
+        for address in [HOST_V6, HOST_SECONDARY_V6] {
+            host.ip(&format!("address add {address}/64 dev {EXTERNAL}"))?;
+        }
+        host.ip(&format!("route add default via {}", CLIENTS_V6[0]))?;
+        client.ip(&format!("route add default via {HOST_V6}"))?;
         // The containers' addresses are nothing to a client, except where a test reaches for them.
         client.ip(&format!("route add default via {HOST}"))?;
         Ok(Self { client, host })
@@ -83,7 +106,7 @@ impl Lab {
     /// [`Silence`].
     pub fn get_from(
         &self,
-        source: Ipv4Addr,
+        source: impl Into<IpAddr>,
         target: impl Into<SocketAddr>,
     ) -> Result<Answer, Silence> {
         let target = target.into().to_string();

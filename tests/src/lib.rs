@@ -14,13 +14,17 @@
 //! | [`image`] | the image its containers run |
 //! | [`guest`] | what runs inside: the host's first process, servers |
 //! | [`conversation`] | HTTP, TCP and UDP clients |
+//! | [`raw`] | datagrams in fragments, in any order |
+//! | [`packets`] | packets made by hand, sent and seen as they are |
 //! | [`iptables`] | netfilter's counters |
 //! | [`portway`] | the program under test |
 //! | [`footprint`] | what it has in the kernel |
+//! | [`rig`] | its programs, run on single packets |
 //! | [`stage`] | plays a scenario without and with portway, and compares |
 //! | [`pass`] | the checks of one such pass |
 //! | [`report`] | what the demo prints |
 //! | [`scenarios`] | the scenarios |
+//! | [`fuzz`] | what has to hold of any text a user gives |
 //! | [`harness`] | runs a test file |
 //! | [`requirement`] | what a machine may lack |
 //! | [`wait`] | waiting for conditions |
@@ -33,6 +37,7 @@ pub mod daemon;
 pub mod differential;
 pub mod docker;
 pub mod footprint;
+pub mod fuzz;
 pub mod guest;
 pub mod harness;
 pub mod host;
@@ -41,11 +46,14 @@ pub mod interrupt;
 pub mod iptables;
 pub mod lab;
 pub mod netns;
+pub mod packets;
 pub mod pass;
 pub mod portway;
 pub mod process;
+pub mod raw;
 pub mod report;
 pub mod requirement;
+pub mod rig;
 pub mod scenarios;
 pub mod stage;
 pub mod tun;

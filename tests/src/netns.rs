@@ -38,6 +38,7 @@ impl Netns {
             init: None,
         };
         netns.ip("link set lo up")?;
+        netns.trust_addresses();
         Ok(netns)
     }
 
@@ -121,6 +122,12 @@ impl Netns {
         let path = format!("/proc/sys/net/{name}");
         // /proc/sys/net shows the namespace of the thread that looks.
         self.run(|| std::fs::write(&path, value).with_context(|| format!("cannot set {path}")))
+    }
+
+    /// Lets IPv6 addresses be used at once. Else each interface's addresses and routes change by themselves
+    /// for a second or two. A kernel without IPv6 has none of it.
+    pub(crate) fn trust_addresses(&self) {
+        let _ = self.sysctl("ipv6/conf/default/accept_dad", "0");
     }
 
     /// A path by which other processes, `ip link ... netns` for one, find it while it is held here.

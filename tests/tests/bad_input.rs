@@ -145,6 +145,7 @@ fn impossible() -> Result<()> {
     }
     // Without a default route nobody knows where clients come from.
     lab.host.ip("route del default")?;
+    lab.host.ip("-6 route del default")?;
     refused("load", &portway.output("load")?, 1, "default route")?;
     footprint::ensure_none(&lab.host)
 }

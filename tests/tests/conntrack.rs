@@ -14,10 +14,10 @@ use portway::{
     firewall::Family,
 };
 use portway_tests::{
-    container::{BRIDGE, Container},
+    container::Container,
     conversation::{self, ANSWER_LIMIT},
     harness::{self, Test},
-    lab::{CLIENTS, EXTERNAL, HOST, Lab},
+    lab::{CLIENTS, CLIENTS_V6, EXTERNAL, HOST, HOST_V6, Lab},
     netns::Netns,
 };
 
@@ -57,19 +57,11 @@ impl Stage {
         let container = Container::new(&lab.host, 1)?;
         let (client, host, address): (IpAddr, IpAddr, IpAddr) = match family {
             Family::V4 => (CLIENTS[0].into(), HOST.into(), container.address.into()),
-            Family::V6 => {
-                lab.host.sysctl("ipv6/conf/all/forwarding", "1")?;
-                for (netns, interface, address) in [
-                    (&*lab.host, EXTERNAL, "fd99::1"),
-                    (&*lab.host, BRIDGE, "fd98::1"),
-                    (&lab.client, "eth0", "fd99::2"),
-                    (&container.netns, "eth0", "fd98::2"),
-                ] {
-                    netns.ip(&format!("address add {address}/64 dev {interface} nodad"))?;
-                }
-                container.netns.ip("route add default via fd98::1")?;
-                ("fd99::2".parse()?, "fd99::1".parse()?, "fd98::2".parse()?)
-            }
+            Family::V6 => (
+                CLIENTS_V6[0].into(),
+                HOST_V6.into(),
+                container.address_v6.into(),
+            ),
         };
         let stage = Self {
             lab,

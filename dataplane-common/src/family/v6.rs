@@ -5,7 +5,8 @@ use core::mem::offset_of;
 use super::{End, Family, Network};
 use crate::{
     checksum::ChecksumDelta,
-    headers::{Be32, EtherType, Ip6, IpProtocol, Ipv6},
+    fragment::Piece,
+    headers::{Be16, Be32, EtherType, Ip6, IpProtocol, Ipv6, Ipv6Fragment},
     packet::{Packet, WriteFault},
     reason::Reason,
 };
@@ -18,6 +19,7 @@ impl Family for V6 {
     type Address = Ip6;
 
     const HEADER_LEN: usize = size_of::<Ipv6>();
+    const FRAGMENT_HEADER_LEN: usize = size_of::<Ipv6Fragment>();
     const ETHER_TYPE: EtherType = EtherType::IPV6;
     const ICMP: IpProtocol = IpProtocol::ICMPV6;
     const HAS_HEADER_CHECKSUM: bool = false;
@@ -50,15 +52,73 @@ impl Family for V6 {
     }
 
     #[inline(always)]
+    fn quoted<P: Packet>(packet: &P, offset: usize) -> Option<Network<Ip6>> {
+        let header: Ipv6 = packet.load(offset)?;
+        let is_readable = header.version_class_label.get() >> 28 == 6;
+        is_readable.then_some(Network {
+            source: header.source,
+            destination: header.destination,
+            protocol: header.next_header,
+            ttl: header.hop_limit,
+            length: Self::HEADER_LEN as u32 + u32::from(header.payload_length.get()),
+        })
+    }
+
+    #[inline(always)]
+    fn is_error(kind: u8) -> bool {
+        // RFC 4443 2.1, those that are defined: destination unreachable, packet too big, time exceeded,
+        // parameter problem.
+        matches!(kind, 1..=4)
+    }
+
+    #[inline(always)]
+    fn parse_fragment<P: Packet>(packet: &P, offset: usize) -> Result<Piece<Ip6>, Reason> {
+        let header: Ipv6 = packet.load(offset).ok_or(Reason::Malformed)?;
+        let fragment: Ipv6Fragment = packet
+            .load(offset + Self::HEADER_LEN)
+            .ok_or(Reason::Malformed)?;
+        let payload = u32::from(header.payload_length.get());
+        let length = Self::HEADER_LEN as u32 + payload;
+        if header.next_header != IpProtocol::FRAGMENT
+            || payload < Self::FRAGMENT_HEADER_LEN as u32
+            || offset as u32 + length > packet.size()
+        {
+            return Err(Reason::Malformed);
+        }
+        let flags = fragment.offset.get();
+        Piece {
+            network: Network {
+                source: header.source,
+                destination: header.destination,
+                protocol: fragment.next_header,
+                ttl: header.hop_limit,
+                length,
+            },
+            id: fragment.id.get(),
+            offset: u32::from(flags & Ipv6Fragment::OFFSET_MASK),
+            payload: payload - Self::FRAGMENT_HEADER_LEN as u32,
+            is_last: flags & Ipv6Fragment::MORE_FRAGMENTS == 0,
+        }
+        .checked()
+    }
+
+    #[inline(always)]
+    fn replace_in_fragment(network: &Network<Ip6>, old: Ip6, new: Ip6) -> ChecksumDelta {
+        let hops = |limit: u8| Be16::new(limit.into());
+        Self::replace(old, new).replace16(hops(network.ttl), hops(network.ttl.wrapping_sub(1)))
+    }
+
+    #[inline(always)]
     fn rewrite<P: Packet>(
         packet: &mut P,
         offset: usize,
         end: End,
         address: Ip6,
+        hops: u8,
     ) -> Result<(), WriteFault> {
         let at = offset + offset_of!(Ipv6, hop_limit);
         let hop_limit: u8 = packet.load(at).ok_or(WriteFault)?;
-        packet.store(at, hop_limit.wrapping_sub(1))?;
+        packet.store(at, hop_limit.wrapping_sub(hops))?;
         let at = match end {
             End::Source => offset_of!(Ipv6, source),
             End::Destination => offset_of!(Ipv6, destination),

@@ -1,31 +1,47 @@
 //! A packet in a byte buffer, and a builder of packets.
 
+use std::mem::offset_of;
+
 use bytemuck::{Pod, bytes_of};
 
+use super::sample::Sample;
 use crate::{
-    family::{Family as _, V4},
-    headers::{Be16, Be32, EtherType, Ethernet, IpProtocol, Ipv4, Ports, Tcp, TcpFlags, Udp},
+    checksum::internet_checksum,
+    family::{Family, Network},
+    headers::{
+        Be16, Be32, EtherType, Ethernet, IpProtocol, Ports, Tcp, TcpFlags, Udp, VLAN_ID_MASK,
+    },
     packet::{L4Change, Packet, WriteFault},
     parse::l4,
 };
 
-/// Where the IP header begins: behind an Ethernet header.
-pub const L3: usize = size_of::<Ethernet>();
+/// Where the IP header begins behind an Ethernet header.
+pub const ETHERNET: usize = size_of::<Ethernet>();
 
-/// Where TCP's or UDP's header begins in an IPv4 packet.
-pub const L4: usize = l4::<V4, Buffer>();
+/// Where it begins on links that carry bare IP packets.
+pub const BARE: usize = 0;
 
-/// A packet whose bytes lie in a buffer, with its checksums complete.
+/// The MAC of the host's external interface, as of its bridge.
+pub const HOST_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
+/// The MAC that packets come from.
+pub const SENDER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
+
+/// A packet whose bytes lie in a buffer, from the IP header on at `L3`, with its checksums complete.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Buffer {
+pub struct Buffer<const L3: usize = ETHERNET> {
+    /// All of it.
     pub bytes: Vec<u8>,
+    /// Payload bytes of each segment, or zero.
     pub segment_size: u32,
+    /// Whether it was addressed to the interface's own MAC.
     pub is_to_host: bool,
-    pub vlan_id: u16,
+    /// The control information of its VLAN tag: priority and number (IEEE 802.1Q).
+    pub tag: Option<u16>,
 }
 
-impl Packet for Buffer {
-    const L3: usize = L3;
+impl<const L3_OFFSET: usize> Packet for Buffer<L3_OFFSET> {
+    const L3: usize = L3_OFFSET;
 
     fn size(&self) -> u32 {
         self.bytes.len() as u32
@@ -40,15 +56,7 @@ impl Packet for Buffer {
     }
 
     fn vlan_id(&self) -> u16 {
-        self.vlan_id
-    }
-
-    fn clear_priority_tag(&mut self) -> Result<(), WriteFault> {
-        Ok(())
-    }
-
-    fn put_ethernet(&mut self, header: Ethernet) -> Result<(), WriteFault> {
-        self.store(0, header)
+        self.tag.unwrap_or(0) & VLAN_ID_MASK as u16
     }
 
     fn load<T: Pod>(&self, offset: usize) -> Option<T> {
@@ -64,43 +72,177 @@ impl Packet for Buffer {
         Ok(())
     }
 
+    fn clear_priority_tag(&mut self) -> Result<(), WriteFault> {
+        self.tag = None;
+        Ok(())
+    }
+
+    fn put_ethernet(&mut self, header: Ethernet) -> Result<(), WriteFault> {
+        self.bytes
+            .splice(..L3_OFFSET, bytes_of(&header).iter().copied());
+        Ok(())
+    }
+
     fn update_l4_checksum(
         &mut self,
         offset: usize,
         protocol: IpProtocol,
         change: L4Change,
     ) -> Result<(), WriteFault> {
-        let checksum: Be16 = self.load(offset).ok_or(WriteFault)?;
-        let delta = change.pseudo_header.and(change.header);
-        let checksum = if protocol == IpProtocol::UDP {
-            delta.apply_udp(checksum)
-        } else {
-            delta.apply(checksum)
+        // In two steps, as the kernel's helper takes it: zero has two representations.
+        for delta in [change.pseudo_header, change.header] {
+            let checksum: Be16 = self.load(offset).ok_or(WriteFault)?;
+            let checksum = if protocol == IpProtocol::UDP {
+                delta.apply_udp(checksum)
+            } else {
+                delta.apply(checksum)
+            };
+            self.store(offset, checksum)?;
+        }
+        Ok(())
+    }
+}
+
+impl<const L3: usize> Buffer<L3> {
+    /// A packet of these bytes and nothing else to say of it.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self {
+            bytes,
+            segment_size: 0,
+            is_to_host: true,
+            tag: None,
+        }
+    }
+
+    /// The transport header's source and destination port. The packet is as long as that.
+    pub fn ports<F: Family>(&self) -> (u16, u16) {
+        let ports: Ports = self.load(l4::<F, Self>()).expect("ports");
+        (ports.source.get(), ports.destination.get())
+    }
+
+    /// Whether each checksum that the packet has is right, computed from scratch (RFC 1071). The packet is
+    /// one that [`parse`](crate::parse::parse) takes.
+    pub fn has_valid_checksums<F: Sample>(&self) -> bool {
+        let network = F::parse(self, L3).expect("a plain header");
+        let header = &self.bytes[L3..l4::<F, Self>()];
+        if F::HAS_HEADER_CHECKSUM && internet_checksum(&[header]) != Be16::new(0) {
+            return false;
+        }
+        let segment = self.segment::<F>(&network);
+        if network.protocol == IpProtocol::UDP && segment[6..8] == [0, 0] {
+            return F::HAS_HEADER_CHECKSUM;
+        }
+        let pseudo = F::pseudo_header(&network, segment.len() as u32);
+        internet_checksum(&[&pseudo, segment]) == Be16::new(0)
+    }
+
+    /// Completes the checksum of a segment that has none yet.
+    fn complete_checksum<F: Sample>(&mut self, network: &Network<F::Address>) {
+        let is_udp = network.protocol == IpProtocol::UDP;
+        let at = l4::<F, Self>()
+            + if is_udp {
+                offset_of!(Udp, checksum)
+            } else {
+                offset_of!(Tcp, checksum)
+            };
+        self.store(at, Be16::new(0)).expect("room");
+        let segment = self.segment::<F>(network);
+        let pseudo = F::pseudo_header(network, segment.len() as u32);
+        let sum = match internet_checksum(&[&pseudo, segment]) {
+            zero if is_udp && zero == Be16::new(0) => Be16::new(0xffff),
+            sum => sum,
         };
-        self.store(offset, checksum)
+        self.store(at, sum).expect("room");
+    }
+
+    /// Transport header and payload: what the IP header says, and of UDP what its own says.
+    fn segment<F: Family>(&self, network: &Network<F::Address>) -> &[u8] {
+        let start = l4::<F, Self>();
+        let length = if network.protocol == IpProtocol::UDP {
+            let udp: Udp = self.load(start).expect("a UDP header");
+            usize::from(udp.length.get())
+        } else {
+            network.length as usize - F::HEADER_LEN
+        };
+        &self.bytes[start..start + length]
     }
 }
 
 /// What a packet is to be like; the rest is as an ordinary host would send it.
 #[derive(Clone, Copy, Debug)]
-pub struct Spec {
+pub struct Spec<F: Family> {
+    /// TCP or UDP.
     pub protocol: IpProtocol,
-    pub source: (Be32, u16),
-    pub destination: (Be32, u16),
+    /// Where it comes from.
+    pub source: (F::Address, u16),
+    /// Where it goes.
+    pub destination: (F::Address, u16),
+    /// TCP's control bits.
     pub flags: u8,
+    /// Time to live or hop limit.
     pub ttl: u8,
+    /// Bytes of payload.
     pub payload: usize,
 }
 
-impl Spec {
-    /// The packet, with right lengths and checksums.
+impl<F: Sample> Spec<F> {
+    /// The same in TCP, with these control bits.
+    #[must_use]
+    pub fn tcp(self, flags: u8) -> Self {
+        Self {
+            protocol: IpProtocol::TCP,
+            flags,
+            ..self
+        }
+    }
+
+    /// The packet in an Ethernet frame, with right lengths and checksums.
     pub fn build(self) -> Buffer {
-        let payload: Vec<u8> = (0..self.payload).map(|index| index as u8).collect();
+        self.build_behind(bytes_of(&Ethernet {
+            destination: HOST_MAC,
+            source: SENDER_MAC,
+            ether_type: F::ETHER_TYPE,
+        }))
+    }
+
+    /// The packet alone.
+    pub fn build_bare(self) -> Buffer<BARE> {
+        self.build_behind(&[])
+    }
+
+    /// What its IP header says.
+    pub fn network(&self) -> Network<F::Address> {
+        let header = if self.protocol == IpProtocol::TCP {
+            size_of::<Tcp>()
+        } else {
+            size_of::<Udp>()
+        };
+        Network {
+            source: self.source.0,
+            destination: self.destination.0,
+            protocol: self.protocol,
+            ttl: self.ttl,
+            length: (F::HEADER_LEN + header + self.payload) as u32,
+        }
+    }
+
+    fn build_behind<const L3: usize>(self, link: &[u8]) -> Buffer<L3> {
+        let network = self.network();
+        let mut bytes = link.to_vec();
+        bytes.extend(F::header(network));
+        bytes.extend(self.transport_header());
+        bytes.extend((0..self.payload).map(|index| index as u8));
+        let mut packet = Buffer::new(bytes);
+        packet.complete_checksum::<F>(&network);
+        packet
+    }
+
+    fn transport_header(&self) -> Vec<u8> {
         let ports = Ports {
             source: Be16::new(self.source.1),
             destination: Be16::new(self.destination.1),
         };
-        let mut segment = if self.protocol == IpProtocol::TCP {
+        if self.protocol == IpProtocol::TCP {
             bytes_of(&Tcp {
                 ports,
                 sequence: Be32::new(1),
@@ -119,78 +261,11 @@ impl Spec {
                 checksum: Be16::new(0),
             })
             .to_vec()
-        };
-        segment.extend(payload);
-        let header = Ipv4 {
-            version_ihl: Ipv4::PLAIN,
-            tos: 0,
-            total_length: Be16::new((V4::HEADER_LEN + segment.len()) as u16),
-            id: Be16::new(7),
-            fragment: Be16::new(0x4000),
-            ttl: self.ttl,
-            protocol: self.protocol,
-            checksum: Be16::new(0),
-            source: self.source.0,
-            destination: self.destination.0,
-        };
-        let ethernet = Ethernet {
-            destination: [2, 0, 0, 0, 0, 1],
-            source: [2, 0, 0, 0, 0, 9],
-            ether_type: EtherType::IPV4,
-        };
-        let mut packet = Buffer {
-            bytes: [bytes_of(&ethernet), bytes_of(&header), &segment].concat(),
-            segment_size: 0,
-            is_to_host: true,
-            vlan_id: 0,
-        };
-        packet.complete_checksums();
-        packet
+        }
     }
 }
 
-impl Buffer {
-    /// Computes both checksums from scratch (RFC 1071).
-    pub fn complete_checksums(&mut self) {
-        let at = L3 + core::mem::offset_of!(Ipv4, checksum);
-        self.bytes[at..at + 2].fill(0);
-        let sum = checksum(&[&self.bytes[L3..L4]]);
-        self.bytes[at..at + 2].copy_from_slice(&sum.to_be_bytes());
-
-        let header: Ipv4 = self.load(L3).expect("an IP header");
-        let is_udp = header.protocol == IpProtocol::UDP;
-        let at = L4
-            + if is_udp {
-                core::mem::offset_of!(Udp, checksum)
-            } else {
-                core::mem::offset_of!(Tcp, checksum)
-            };
-        let end = L3 + usize::from(header.total_length.get());
-        self.bytes[at..at + 2].fill(0);
-        let segment = &self.bytes[L4..end];
-        let pseudo = [
-            bytes_of(&header.source),
-            bytes_of(&header.destination),
-            &[0, header.protocol.0],
-            &(segment.len() as u16).to_be_bytes(),
-        ]
-        .concat();
-        let sum = match checksum(&[&pseudo, segment]) {
-            0 if is_udp => 0xffff,
-            sum => sum,
-        };
-        self.bytes[at..at + 2].copy_from_slice(&sum.to_be_bytes());
-    }
-}
-
-fn checksum(parts: &[&[u8]]) -> u16 {
-    let mut sum: u32 = parts
-        .concat()
-        .chunks(2)
-        .map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)))
-        .sum();
-    while sum >> 16 != 0 {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
+/// What an Ethernet frame carries.
+pub fn ether_type(packet: &Buffer) -> Option<EtherType> {
+    packet.load(offset_of!(Ethernet, ether_type))
 }

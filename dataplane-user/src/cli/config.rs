@@ -14,7 +14,7 @@ use crate::{admission::Request, hooks::Preference};
 /// The file's content: the flags of `run`, by their names.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-struct File {
+pub struct File {
     external: Vec<String>,
     mode: Option<Mode>,
     admission: Option<Request>,
@@ -39,7 +39,12 @@ pub fn complete(args: RunArgs) -> anyhow::Result<RunArgs> {
     }
 }
 
-fn parse(path: &Path, text: &str) -> anyhow::Result<File> {
+/// Reads the file's content.
+///
+/// # Errors
+///
+/// A [`UsageError`] in one line, which begins with `path` and names the line in the file where it can.
+pub fn parse(path: &Path, text: &str) -> anyhow::Result<File> {
     let file: File = toml::from_str(text).map_err(|error| {
         let line = error
             .span()

@@ -1,27 +1,28 @@
 //! `portway flows`.
 
-use std::net::SocketAddrV4;
+use std::{hash::Hash, net::SocketAddr};
 
 use anyhow::Context as _;
-use dataplane_common::{
-    flow::{Flow, FlowKey},
-    headers::Be32,
+use aya::{
+    Pod,
+    maps::{HashMap, MapData},
 };
+use dataplane_common::flow::{Flow, FlowKey};
 use serde::Serialize;
 
 use super::{args::OutputArgs, table};
 use crate::{
-    batch::Batches, dataplane::Dataplane, instance::Instance, liveness::Liveness, ports::ipv4,
+    address::Address, batch::Batches, dataplane::Dataplane, instance::Instance, liveness::Liveness,
     publication::Protocol, rows,
 };
 
 /// One live flow: the contract of `flows --json`.
 #[derive(Debug, Serialize)]
-struct FlowLine {
+pub struct FlowLine {
     protocol: Protocol,
-    client: SocketAddrV4,
-    host: SocketAddrV4,
-    container: SocketAddrV4,
+    client: SocketAddr,
+    host: SocketAddr,
+    container: SocketAddr,
     state: &'static str,
     age_s: u32,
     idle_s: u32,
@@ -35,9 +36,7 @@ struct FlowLine {
 pub fn flows(instance: &Instance, args: OutputArgs) -> anyhow::Result<()> {
     let dataplane = Dataplane::open(instance)?;
     let mut lines = Vec::new();
-    for_each_live(&dataplane, |key, flow, now| {
-        lines.extend(line(key, flow, now));
-    })?;
+    for_each_live(&dataplane, |line| lines.push(line))?;
     lines.sort_by_key(|line| (line.idle_s, line.client));
     if args.json {
         return table::print_json(&lines);
@@ -71,32 +70,47 @@ pub fn flows(instance: &Instance, args: OutputArgs) -> anyhow::Result<()> {
     )
 }
 
-/// Visits flows that packets could still join, each with the moment as of which it is live, in seconds of
-/// the clock that it is stamped with.
-pub fn for_each_live(
-    dataplane: &Dataplane,
-    mut visit: impl FnMut(&FlowKey<Be32>, &Flow<Be32>, u32),
-) -> anyhow::Result<()> {
+/// Visits flows that packets could still join.
+pub fn for_each_live(dataplane: &Dataplane, mut visit: impl FnMut(FlowLine)) -> anyhow::Result<()> {
     let mut liveness = Liveness::of(&dataplane.backends, dataplane.read_settings()?.timeouts)?;
     for map in [&dataplane.v4.flows, &dataplane.v4.opening] {
-        let mut batches = Batches::default();
-        while let Some(batch) = batches.read(map).context("cannot read the flows")? {
-            for (key, flow) in batch {
-                if !liveness.is_over(&flow)? {
-                    visit(&key, &flow, liveness.now());
-                }
+        visit_live(map, &mut liveness, &mut visit)?;
+    }
+    for map in [&dataplane.v6.flows, &dataplane.v6.opening] {
+        visit_live(map, &mut liveness, &mut visit)?;
+    }
+    Ok(())
+}
+
+fn visit_live<A: Address>(
+    map: &HashMap<MapData, FlowKey<A>, Flow<A>>,
+    liveness: &mut Liveness<'_>,
+    visit: &mut impl FnMut(FlowLine),
+) -> anyhow::Result<()>
+where
+    FlowKey<A>: Pod + Eq + Hash,
+    Flow<A>: Pod,
+{
+    let mut batches = Batches::default();
+    while let Some(batch) = batches.read(map).context("cannot read the flows")? {
+        for (key, flow) in batch {
+            if !liveness.is_over(&flow)?
+                && let Some(line) = line(&key, &flow, liveness.now())
+            {
+                visit(line);
             }
         }
     }
     Ok(())
 }
 
-fn line(key: &FlowKey<Be32>, flow: &Flow<Be32>, now: u32) -> Option<FlowLine> {
+/// A flow as of `now`, in seconds of the clock that it is stamped with.
+fn line<A: Address>(key: &FlowKey<A>, flow: &Flow<A>, now: u32) -> Option<FlowLine> {
     Some(FlowLine {
         protocol: rows::protocol(key.protocol)?,
-        client: SocketAddrV4::new(ipv4(key.client), flow.client_port.get()),
-        host: SocketAddrV4::new(ipv4(flow.host_address), flow.host_port.get()),
-        container: SocketAddrV4::new(ipv4(key.container), key.container_port.get()),
+        client: SocketAddr::new(key.client.to_ip(), flow.client_port.get()),
+        host: SocketAddr::new(flow.host_address.to_ip(), flow.host_port.get()),
+        container: SocketAddr::new(key.container.to_ip(), key.container_port.get()),
         state: flow.state().word(),
         age_s: now.wrapping_sub(flow.created),
         idle_s: now.wrapping_sub(flow.last_seen),

@@ -3,12 +3,12 @@
 //! | module | its job |
 //! |---|---|
 //! | [`args`] | every flag, defined once |
-//! | `config` | `--config FILE` |
+//! | [`config`] | `--config FILE` |
 //! | `run`, `load`, `unload`, `publish`, `unpublish`, `ls`, `status`, `flows` | the command of that name |
 //! | `table` | tables for people, JSON for programs |
 
 pub mod args;
-mod config;
+pub mod config;
 mod flows;
 mod load;
 mod ls;

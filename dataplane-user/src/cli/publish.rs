@@ -1,12 +1,14 @@
 //! `portway publish`.
 
-use std::{
-    io,
-    net::{SocketAddr, TcpListener, UdpSocket},
-    time::Duration,
-};
+use std::{net::SocketAddr, os::fd::AsRawFd as _, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail};
+use nix::{
+    errno::Errno,
+    sys::socket::{
+        AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt,
+    },
+};
 use tokio::time::{Instant, sleep};
 
 use super::{UsageError, load::external_interfaces};
@@ -109,24 +111,43 @@ pub fn check_free(publication: &Publication, rows: &[Row]) -> anyhow::Result<()>
     }
     for port in publication.host_ports.first..=publication.host_ports.last {
         let address = SocketAddr::new(publication.host_ip, port);
-        let bound = match publication.protocol {
-            Protocol::Tcp => TcpListener::bind(address).map(drop),
-            Protocol::Udp => UdpSocket::bind(address).map(drop),
-            Protocol::Sctp => Ok(()),
-        };
         // Any other error, such as an address that is not there yet, is no sign of a taken port.
-        if bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse) {
+        if try_bind(address, publication.protocol) == Err(Errno::EADDRINUSE) {
             let offset = port - publication.host_ports.first;
-            bail!(
-                "failed to bind host port for {}:{port}:{}:{}/{}: address already in use",
-                publication.host_ip,
+            let container = SocketAddr::new(
                 publication.container_ip,
                 publication.container_port + offset,
+            );
+            bail!(
+                "failed to bind host port for {address}:{container}/{}: address already in use",
                 publication.protocol
             );
         }
     }
     Ok(())
+}
+
+/// Binds a socket to `address` for a moment. One of IPv6 is of IPv6 alone: an IPv4 socket on the same port
+/// is no obstacle, as it is none to docker-proxy.
+fn try_bind(address: SocketAddr, protocol: Protocol) -> nix::Result<()> {
+    let kind = match protocol {
+        Protocol::Tcp => SockType::Stream,
+        Protocol::Udp => SockType::Datagram,
+        Protocol::Sctp => return Ok(()),
+    };
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::Inet,
+        SocketAddr::V6(_) => AddressFamily::Inet6,
+    };
+    let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
+    if family == AddressFamily::Inet6 {
+        setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
+    }
+    if kind == SockType::Stream {
+        // Connections that have been closed lately do not count.
+        setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    }
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(address))
 }
 
 fn is_same(one: &Publication, other: &Publication) -> bool {

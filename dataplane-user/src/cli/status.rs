@@ -78,7 +78,7 @@ fn read(instance: &Instance, dataplane: &Dataplane) -> anyhow::Result<Status> {
         counters.insert(counter.word(), dataplane.counter(*counter)?);
     }
     let mut flows = 0;
-    for_each_live(dataplane, |_, _, _| flows += 1)?;
+    for_each_live(dataplane, |_| flows += 1)?;
     Ok(Status {
         loaded: true,
         instance: instance.to_string(),

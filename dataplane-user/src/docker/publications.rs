@@ -27,7 +27,10 @@ struct NetworkKind {
 
 /// The daemon's networks by id.
 #[derive(Debug, Clone, Default)]
-pub struct Networks(HashMap<String, NetworkKind>);
+pub struct Networks {
+    by_id: HashMap<String, NetworkKind>,
+    has_v6: bool,
+}
 
 impl Networks {
     /// From the answer to `/networks`.
@@ -55,7 +58,13 @@ impl Networks {
             .iter()
             .filter_map(|it| Some((it.id.clone()?, kind(it))))
             .collect();
-        Self(by_id)
+        let has_v6 = list.iter().any(|it| it.enable_ipv6.unwrap_or_default());
+        Self { by_id, has_v6 }
+    }
+
+    /// Whether containers can have IPv6 addresses.
+    pub fn have_v6(&self) -> bool {
+        self.has_v6
     }
 
     /// Whether every network of these containers is known.
@@ -65,7 +74,7 @@ impl Networks {
             .filter(|container| has_published(container))
             .flat_map(endpoints)
             .filter_map(|(_, endpoint)| endpoint.network_id.as_ref())
-            .all(|id| self.0.contains_key(id))
+            .all(|id| self.by_id.contains_key(id))
     }
 
     fn kind(&self, endpoint: &EndpointSettings) -> NetworkKind {
@@ -74,7 +83,9 @@ impl Networks {
             nat_v6: false,
         };
         let id = endpoint.network_id.as_ref();
-        id.and_then(|id| self.0.get(id)).copied().unwrap_or(none)
+        id.and_then(|id| self.by_id.get(id))
+            .copied()
+            .unwrap_or(none)
     }
 }
 
@@ -85,6 +96,8 @@ pub struct Facts {
     pub containers: Vec<ContainerSummary>,
     /// The networks, at least those of the containers with published ports.
     pub networks: Networks,
+    /// Whether the daemon leaves IPv6 ports to docker-proxy, as it does with ip6tables off.
+    pub proxies_v6: bool,
     /// The default routes of the containers that [`ambiguous`] names, by id, where known.
     pub routes: HashMap<String, DefaultRoutes>,
     /// The ids of the ambiguous containers that the daemon could not tell about in time.
@@ -119,7 +132,10 @@ pub fn publications(facts: &Facts, unsettled: &Unsettled) -> Vec<Publication> {
             continue;
         }
         let routes = facts.routes.get(id).copied().unwrap_or_default();
-        let addresses = Addresses::of(container, &facts.networks, routes, unsettled);
+        let addresses = Addresses {
+            proxies_v6: facts.proxies_v6,
+            ..Addresses::of(container, &facts.networks, routes, unsettled)
+        };
         rows.extend(container_rows(container, addresses));
     }
     join(rows)
@@ -153,6 +169,8 @@ struct Addresses {
     v6: Option<Ipv6Addr>,
     /// An address in a network that does not publish by NAT.
     other: Option<IpAddr>,
+    /// As [`Facts::proxies_v6`].
+    proxies_v6: bool,
 }
 
 impl Addresses {
@@ -204,6 +222,7 @@ impl Addresses {
             v4: choose(&v4, routes.v4).map(|it| it.address),
             v6: choose(&v6, routes.v6).map(|it| it.address),
             other: other.first().copied(),
+            proxies_v6: false,
         }
     }
 
@@ -213,7 +232,7 @@ impl Addresses {
         let (address, by_family) = match (host_ip, v4, v6) {
             (IpAddr::V4(_), Some(v4), _) => (v4, None),
             (IpAddr::V4(_), None, Some(v6)) => (v6, Some(Declined::NoIpv4Address)),
-            (IpAddr::V6(_), _, Some(v6)) => (v6, Some(Declined::Ipv6)),
+            (IpAddr::V6(_), _, Some(v6)) => (v6, self.proxies_v6.then_some(Declined::NoRules)),
             (IpAddr::V6(_), Some(v4), None) => (v4, Some(Declined::NoIpv6Address)),
             (_, None, None) => (self.other?, Some(Declined::Network)),
         };

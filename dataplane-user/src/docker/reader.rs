@@ -7,13 +7,14 @@ use std::{
 
 use bollard::{Docker, errors::Error};
 use futures_util::{StreamExt as _, stream};
-use tokio::time::timeout;
+use tokio::{task::spawn_blocking, time::timeout};
 
 use super::{
     gateway::DefaultRoutes,
     publications::{Facts, Networks, ambiguous},
     unsettled::Unsettled,
 };
+use crate::firewall::{Family, look_for_translation};
 
 /// Inspections under way at once, of containers with several networks.
 const INSPECTIONS: usize = 8;
@@ -23,6 +24,8 @@ const INSPECTIONS: usize = 8;
 pub(super) struct Known {
     /// Networks do not change, they only come and go.
     networks: Networks,
+    /// Found out with the networks: it is settled when a daemon starts.
+    proxies_v6: bool,
     /// The main processes of containers with several networks, by container id. They say which
     /// network's port mappings are in force without asking the daemon, whose answer about a
     /// container waits for whatever it is doing to that container.
@@ -40,6 +43,7 @@ impl Known {
     /// Takes over what a read has found, but no process of the containers that `changed` meanwhile.
     pub(super) fn learn(&mut self, read: &Read, changed: &HashSet<String>) {
         self.networks = read.facts.networks.clone();
+        self.proxies_v6 = read.facts.proxies_v6;
         self.pids.clone_from(&read.pids);
         self.pids
             .retain(|container, _| !changed.contains(container));
@@ -61,10 +65,12 @@ pub(super) async fn read(
     patience: Duration,
 ) -> Result<Read, Error> {
     let containers = docker.list_containers(None).await?;
-    let networks = if known.networks.cover(&containers) {
-        known.networks
+    let (networks, proxies_v6) = if known.networks.cover(&containers) {
+        (known.networks, known.proxies_v6)
     } else {
-        Networks::new(&docker.list_networks(None).await?)
+        let networks = Networks::new(&docker.list_networks(None).await?);
+        let proxies_v6 = networks.have_v6() && !has_rules(Family::V6).await;
+        (networks, proxies_v6)
     };
     let ids: Vec<String> = ambiguous(&containers, &networks)
         .filter(|id| !unsettled.container_ended(id))
@@ -83,6 +89,7 @@ pub(super) async fn read(
         facts: Facts {
             containers,
             networks,
+            proxies_v6,
             ..Facts::default()
         },
         pids: HashMap::new(),
@@ -100,6 +107,12 @@ pub(super) async fn read(
         }
     }
     Ok(read)
+}
+
+/// Whether the daemon publishes by rules, as far as can be told.
+async fn has_rules(family: Family) -> bool {
+    let looked = spawn_blocking(move || look_for_translation(family)).await;
+    looked.ok().flatten().unwrap_or(true)
 }
 
 /// What is known about a container's main process.

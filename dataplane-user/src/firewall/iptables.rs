@@ -34,6 +34,17 @@ pub fn check(saved: &str) -> Result<bool, String> {
     Ok(!ruleset.bridges.is_empty() || ruleset.chains.contains_key(&("nat", "DOCKER")))
 }
 
+/// Chains of the nat table in which published ports are translated: Docker's, and podman's.
+pub(super) const TRANSLATING: [&str; 2] = ["DOCKER", "NETAVARK-HOSTPORT-DNAT"];
+
+/// Whether Docker, or podman's netavark, translates packets by rules of `saved`.
+pub(super) fn translates(saved: &str) -> bool {
+    Ruleset::parse(saved).is_ok_and(|ruleset| {
+        let has = |chain| ruleset.chains.contains_key(&("nat", chain));
+        TRANSLATING.into_iter().any(has)
+    })
+}
+
 /// The names of the tables in `saved`.
 pub(super) fn tables(saved: &str) -> impl Iterator<Item = &str> {
     saved.lines().filter_map(|line| line.strip_prefix('*'))
@@ -53,6 +64,9 @@ struct Ruleset<'a> {
     bridges: BTreeSet<&'a str>,
     /// Docker's bridges of internal networks, which cannot.
     internal: BTreeSet<&'a str>,
+    /// Docker's bridges that it keeps apart from the others, be it by no other rules: so with networks
+    /// without IPv6 in ip6tables.
+    isolated: BTreeSet<&'a str>,
 }
 
 impl<'a> Ruleset<'a> {
@@ -116,6 +130,24 @@ impl<'a> Ruleset<'a> {
             .copied()
             .collect();
         self.bridges = bridges;
+        let leaving = rules("DOCKER-ISOLATION-STAGE-1").filter_map(|rule| {
+            let bridge = interface(rule, "-i")?;
+            let leaves = format!("-i {bridge} ! -o {bridge} -j DOCKER-ISOLATION-STAGE-2");
+            (*rule == leaves).then_some(bridge)
+        });
+        let shut_in = leaving.filter(|bridge| {
+            let enters = format!("-o {bridge} -j DROP");
+            rules("DOCKER-ISOLATION-STAGE-2").any(|rule| *rule == enters)
+        });
+        self.isolated = shut_in.collect();
+    }
+
+    /// Whether forwarded packets meet Docker's rules. Where no network has IPv6, these are but its chains.
+    fn asks_docker(&self) -> bool {
+        let forward = self.chains.get(&("filter", "FORWARD"));
+        let mut rules = forward.into_iter().flat_map(|chain| &chain.rules);
+        !self.bridges.is_empty()
+            || rules.any(|rule| ["-j DOCKER-FORWARD", "-j DOCKER-ISOLATION-STAGE-1"].contains(rule))
     }
 
     fn check_hook(&self, table: &str, hook: &str) -> Result<(), String> {
@@ -125,7 +157,7 @@ impl<'a> Ruleset<'a> {
         match chain.policy {
             None | Some("ACCEPT") => {}
             // Docker sets it, and accepts in its own chains what is published.
-            Some("DROP") if (table, hook) == ("filter", "FORWARD") && !self.bridges.is_empty() => {}
+            Some("DROP") if (table, hook) == ("filter", "FORWARD") && self.asks_docker() => {}
             Some(policy) => return Err(format!("the policy of {table} {hook} is {policy}")),
         }
         self.check_chain(table, hook, 0)
@@ -180,7 +212,9 @@ impl<'a> Ruleset<'a> {
 
     fn fits(&self, expected: &str, word: &str) -> bool {
         match expected {
-            "BR" => self.bridges.contains(word) || self.internal.contains(word),
+            "BR" => [&self.bridges, &self.internal, &self.isolated]
+                .iter()
+                .any(|bridges| bridges.contains(word)),
             "INT" => self.internal.contains(word),
             "IP" | "TO" => word.contains(['.', ':']),
             "N" => word.parse::<u16>().is_ok(),

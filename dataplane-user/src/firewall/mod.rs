@@ -23,7 +23,7 @@ pub mod watch;
 
 use std::fmt;
 
-pub use read::inspect;
+pub use read::{inspect_all, look_for_translation};
 
 /// An address family, which is a ruleset of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -127,6 +127,37 @@ pub fn judge(family: Family, rulesets: &Rulesets) -> Verdict {
         Some(why) => Verdict::Unverifiable(why),
         None if docker => Verdict::DockerOnly,
         None => Verdict::Clean,
+    }
+}
+
+/// Whether Docker translates packets of `family` by rules of its own, if that can be told. Where it has none,
+/// all that comes to its ports ends in docker-proxy, and meets the rules for the host's own services. Pure.
+pub fn translates(family: Family, rulesets: &Rulesets) -> Option<bool> {
+    let nft = match &rulesets.nft {
+        Source::Absent => Some(false),
+        Source::Text(text) => Some(nft::translates(family, text)),
+        Source::Unreadable(_) => None,
+    };
+    let legacy = match &rulesets.xtables_legacy {
+        Source::Absent => Some(false),
+        Source::Text(text) => Some(iptables::translates(text)),
+        Source::Unreadable(_) => None,
+    };
+    match (nft, legacy) {
+        (Some(true), _) | (_, Some(true)) => Some(true),
+        (Some(false), Some(false)) => Some(false),
+        _ => None,
+    }
+}
+
+/// The verdict where packets of both IP versions are to be decided on: IPv4's and IPv6's as one. Pure.
+pub fn combine(v4: Verdict, v6: Verdict) -> Verdict {
+    match (v4, v6) {
+        (v4, _) if !v4.allows_direct() => v4,
+        (_, Verdict::Foreign(why)) => Verdict::Foreign(format!("IPv6: {why}")),
+        (_, Verdict::Unverifiable(why)) => Verdict::Unverifiable(format!("IPv6: {why}")),
+        (Verdict::Clean, Verdict::Clean) => Verdict::Clean,
+        _ => Verdict::DockerOnly,
     }
 }
 

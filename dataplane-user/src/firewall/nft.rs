@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::Family;
+use super::{Family, iptables};
 
 /// The tables that iptables-nft keeps its rules in. Their rules are judged as iptables prints them,
 /// because nft cannot say what all of them mean; only their base chains are looked at here.
@@ -63,6 +63,19 @@ pub fn check(family: Family, listed: &str) -> Result<bool, String> {
         }
     }
     Ok(docker)
+}
+
+/// Whether Docker, or podman's netavark, translates packets of `family` by rules that are in `listed`.
+pub(super) fn translates(family: Family, listed: &str) -> bool {
+    parse(listed).iter().any(|table| {
+        let own = table.name == DOCKERS_TABLE || table.name == "netavark";
+        let nat = table.name == "nat"
+            && table
+                .chains
+                .iter()
+                .any(|chain| iptables::TRANSLATING.contains(&chain.name));
+        table.family == family.nft() && (own || nat) || table.family == "inet" && own
+    })
 }
 
 /// The names of iptables-nft's tables of `family` that have a base chain.

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Family, Rulesets, Source, Verdict, iptables, judge, nft};
+use super::{Family, Rulesets, Source, Verdict, combine, iptables, judge, nft, translates};
 
 /// A tool that takes longer is waiting for a lock or worse.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -19,26 +19,28 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// Where the tools are when PATH does not say: an ordinary user's has no sbin.
 const SBIN: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
 
-/// Reads and judges the rulesets that packets of `family` meet in the calling thread's network
+/// Reads and judges the rulesets that packets of either IP version meet in the calling thread's network
 /// namespace. Takes some 10 ms, more with thousands of rules, and at most some seconds; blocks.
-pub fn inspect(family: Family) -> Verdict {
-    judge(family, &read(family))
+pub fn inspect_all() -> Verdict {
+    inspect_text().0
 }
 
 /// The same, and a number that is another one when the rules' text is another one.
-pub fn inspect_text(family: Family) -> (Verdict, u64) {
-    let rulesets = read(family);
-    (judge(family, &rulesets), number(&rulesets))
+pub fn inspect_text() -> (Verdict, u64) {
+    let nft = list_nft();
+    let v4 = read(Family::V4, nft.clone());
+    let v6 = read(Family::V6, nft);
+    let verdict = combine(judge(Family::V4, &v4), judge(Family::V6, &v6));
+    (verdict, number(&[v4, v6]))
 }
 
 /// A number for the rules' text, comments and the counters of chains left out.
-fn number(rulesets: &Rulesets) -> u64 {
+fn number(rulesets: &[Rulesets]) -> u64 {
     let mut hasher = DefaultHasher::new();
-    for source in [
-        &rulesets.nft,
-        &rulesets.xtables_nft,
-        &rulesets.xtables_legacy,
-    ] {
+    for source in rulesets
+        .iter()
+        .flat_map(|it| [&it.nft, &it.xtables_nft, &it.xtables_legacy])
+    {
         if let Source::Text(text) = source {
             let lines = text.lines().filter(|line| !line.starts_with('#'));
             for line in lines {
@@ -53,17 +55,27 @@ fn number(rulesets: &Rulesets) -> u64 {
     hasher.finish()
 }
 
-/// Reads the rulesets that packets of `family` meet in the calling thread's network namespace.
-pub fn read(family: Family) -> Rulesets {
+/// Whether Docker translates packets of `family` by rules in the calling thread's network namespace, if that
+/// can be told. Blocks as [`inspect_all`] does.
+pub fn look_for_translation(family: Family) -> Option<bool> {
+    translates(family, &read(family, list_nft()))
+}
+
+/// nftables' rules, which tables of all families are among.
+fn list_nft() -> Source {
     // --stateless leaves out counters, and so keeps the text short and the same while nothing changes.
-    let nft = match run(&["nft"], &["--stateless", "list", "ruleset"]) {
+    match run(&["nft"], &["--stateless", "list", "ruleset"]) {
         Ok(text) => Source::Text(text),
         Err(Failure::Missing(_)) => {
             let why = "the nft command is missing; install nftables".to_owned();
             Source::Unreadable(why)
         }
         Err(Failure::Failed(why)) => Source::Unreadable(why),
-    };
+    }
+}
+
+/// The rulesets that packets of `family` meet, `nft` among them.
+fn read(family: Family, nft: Source) -> Rulesets {
     let xtables_nft = match &nft {
         Source::Text(listed) => xtables_nft(family, listed),
         _ => Source::Absent,

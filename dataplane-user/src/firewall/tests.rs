@@ -5,6 +5,8 @@ use super::*;
 
 const DOCKER_20_10: &str = include_str!("fixtures/docker-20.10.v4");
 const DOCKER_20_10_NFT: &str = include_str!("fixtures/docker-20.10.nft");
+/// One network with IPv6 and one without.
+const DOCKER_20_10_V6: &str = include_str!("fixtures/docker-20.10.v6");
 /// Without docker-proxy and with --icc=false, by iptables-legacy.
 const DOCKER_20_10_LEGACY: &str = include_str!("fixtures/docker-20.10-legacy.v4");
 const DOCKER_26_1: &str = include_str!("fixtures/docker-26.1.v4");
@@ -76,10 +78,9 @@ fn dockers_own_rules_are_known_in_every_version() {
             "{version}"
         );
     }
-    assert_eq!(
-        judge(Family::V6, &legacy(DOCKER_28_5_V6)),
-        Verdict::DockerOnly
-    );
+    for rules in [DOCKER_20_10_V6, DOCKER_28_5_V6] {
+        assert_eq!(judge(Family::V6, &legacy(rules)), Verdict::DockerOnly);
+    }
     for (list, rules) in [
         (DOCKER_20_10_NFT, DOCKER_20_10),
         (DOCKER_26_1_NFT, DOCKER_26_1),
@@ -92,6 +93,87 @@ fn dockers_own_rules_are_known_in_every_version() {
         Verdict::DockerOnly
     );
     assert_eq!(judge(Family::V4, &nft(DOCKER_29_NFT)), Verdict::DockerOnly);
+}
+
+#[test]
+fn dockers_rules_without_an_ipv6_network_are_no_obstacle() {
+    let without = "*filter\n:FORWARD DROP [0:0]\n:DOCKER - [0:0]\n:DOCKER-FORWARD - [0:0]\n\
+                   :DOCKER-USER - [0:0]\n-A FORWARD -j DOCKER-USER\n-A FORWARD -j DOCKER-FORWARD\n\
+                   COMMIT\n*nat\n:PREROUTING ACCEPT [0:0]\n:DOCKER - [0:0]\n\
+                   -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER\nCOMMIT\n";
+    assert_eq!(judge(Family::V6, &legacy(without)), Verdict::DockerOnly);
+    // A rule with the shape of one half of an isolation is not Docker's.
+    let half = without.replace(
+        "-A FORWARD -j DOCKER-FORWARD\n",
+        "-A FORWARD -j DOCKER-FORWARD\n-A DOCKER-FORWARD -j DOCKER-ISOLATION-STAGE-2\n\
+         -A DOCKER-ISOLATION-STAGE-2 -o eth1 -j DROP\n",
+    );
+    assert!(!judge(Family::V6, &legacy(&half)).allows_direct());
+}
+
+#[test]
+fn docker_translates_where_it_has_rules() {
+    for (family, rulesets, expected) in [
+        (Family::V4, both(DOCKER_20_10_NFT, DOCKER_20_10), true),
+        (Family::V6, both(DOCKER_20_10_NFT, ""), false),
+        (Family::V6, both(DOCKER_28_5_NFT, DOCKER_28_5_V6), true),
+        (Family::V6, legacy(DOCKER_28_5_V6), true),
+        (Family::V6, legacy(EMPTY), false),
+        (Family::V4, nft(DOCKER_29_NFT), true),
+        (Family::V6, nft(DOCKER_29_NFT), false),
+        (Family::V6, nft(""), false),
+    ] {
+        assert_eq!(
+            translates(family, &rulesets),
+            Some(expected),
+            "{rulesets:?}"
+        );
+    }
+    let unknown = Rulesets {
+        nft: Source::Unreadable("the nft command is missing".to_owned()),
+        ..nft("")
+    };
+    assert_eq!(translates(Family::V6, &unknown), None);
+}
+
+#[test]
+fn both_ip_versions_have_a_say() {
+    let foreign_v6 = || foreign("DOCKER-USER has rules");
+    let unknown = || Verdict::Unverifiable("nft failed".to_owned());
+    let table = [
+        (
+            Verdict::Clean,
+            Verdict::Clean,
+            "no firewall rules are in force",
+        ),
+        (
+            Verdict::DockerOnly,
+            Verdict::Clean,
+            "only Docker's own rules are in force",
+        ),
+        (
+            Verdict::Clean,
+            Verdict::DockerOnly,
+            "only Docker's own rules are in force",
+        ),
+        (foreign_v6(), unknown(), "DOCKER-USER has rules"),
+        (
+            Verdict::DockerOnly,
+            foreign_v6(),
+            "IPv6: DOCKER-USER has rules",
+        ),
+        (
+            Verdict::DockerOnly,
+            unknown(),
+            "cannot verify the firewall: IPv6: nft failed",
+        ),
+    ];
+    for (v4, v6, words) in table {
+        let allowed = v4.allows_direct() && v6.allows_direct();
+        let verdict = combine(v4, v6);
+        assert_eq!(verdict.to_string(), words);
+        assert_eq!(verdict.allows_direct(), allowed, "{words}");
+    }
 }
 
 #[test]

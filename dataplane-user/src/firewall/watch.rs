@@ -14,7 +14,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Family, Verdict, read::inspect_text};
+use super::{Verdict, read::inspect_text};
 
 /// `NFNLGRP_NFTABLES` in include/uapi/linux/netfilter/nfnetlink.h.
 const NFTABLES_GROUP: u32 = 7;
@@ -36,16 +36,16 @@ pub struct Report {
     pub changes: u64,
 }
 
-/// Reports on `family`'s rules in this network namespace, now and whenever they change, until nobody
+/// Reports on the rules in this network namespace, now and whenever they change, until nobody
 /// listens any more. That they have changed is told at once, what has come of it when it is known.
-pub async fn watch(family: Family, reports: watch::Sender<Option<Report>>) {
+pub async fn watch(reports: watch::Sender<Option<Report>>) {
     let mut notifications = subscribe();
     if let Err(error) = &notifications {
         tracing::debug!("no notifications from nftables: {error}");
     }
     let mut last_text = None;
     loop {
-        let Ok((verdict, text)) = spawn_blocking(move || inspect_text(family)).await else {
+        let Ok((verdict, text)) = spawn_blocking(inspect_text).await else {
             return;
         };
         let is_changed = last_text.replace(text).is_some_and(|last| last != text);

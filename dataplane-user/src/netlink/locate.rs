@@ -1,6 +1,6 @@
 //! Where a container is: which interface of the host leads to it, and with which MAC.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use dataplane_common::headers::Mac;
 
@@ -50,7 +50,7 @@ pub enum Unreachable {
 }
 
 /// Finds the container with this address, to which the kernel has the route `route`.
-pub fn locate(network: &Network, route: RouteTo, address: Ipv4Addr) -> Whereabouts {
+pub fn locate(network: &Network, route: RouteTo, address: IpAddr) -> Whereabouts {
     let route_ifindex = match route {
         RouteTo::OnLink(ifindex) => ifindex,
         RouteTo::Gateway => return Whereabouts::Unreachable(Unreachable::Gateway),
@@ -88,10 +88,12 @@ pub fn locate(network: &Network, route: RouteTo, address: Ipv4Addr) -> Whereabou
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
     use crate::netlink::network::{Framing, Link};
 
-    const CONTAINER: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 2);
+    const CONTAINER: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 17, 0, 2));
     const BRIDGE: u32 = 3;
     const VETH: u32 = 7;
     const MAC: Mac = [2, 0, 0, 0, 0, 2];

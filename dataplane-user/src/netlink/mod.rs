@@ -10,7 +10,10 @@ pub mod locate;
 pub mod network;
 pub mod watch;
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use anyhow::{Context as _, bail};
 use futures_util::TryStreamExt as _;
@@ -50,10 +53,15 @@ impl Netlink {
     }
 
     /// Asks the routing table where packets to `address` go.
-    pub async fn route_to(&self, address: Ipv4Addr) -> anyhow::Result<RouteTo> {
-        let query = RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(address, 32)
-            .build();
+    pub async fn route_to(&self, address: IpAddr) -> anyhow::Result<RouteTo> {
+        let query = match address {
+            IpAddr::V4(address) => RouteMessageBuilder::<Ipv4Addr>::new()
+                .destination_prefix(address, 32)
+                .build(),
+            IpAddr::V6(address) => RouteMessageBuilder::<Ipv6Addr>::new()
+                .destination_prefix(address, 128)
+                .build(),
+        };
         let mut answers = self.handle.route().get(query).execute();
         let route = match answers.try_next().await {
             Ok(Some(route)) => route,
@@ -77,14 +85,24 @@ impl Netlink {
         })
     }
 
-    /// The interfaces of the main table's IPv4 default routes.
+    /// The interfaces of the main table's default routes, of IPv4 and IPv6.
     pub async fn default_interfaces(&self) -> anyhow::Result<BTreeSet<u32>> {
-        let mut routes = self
-            .handle
-            .route()
-            .get(RouteMessageBuilder::<Ipv4Addr>::new().build())
-            .execute();
         let mut interfaces = BTreeSet::new();
+        for query in [
+            RouteMessageBuilder::<Ipv4Addr>::new().build(),
+            RouteMessageBuilder::<Ipv6Addr>::new().build(),
+        ] {
+            self.add_default_interfaces(query, &mut interfaces).await?;
+        }
+        Ok(interfaces)
+    }
+
+    async fn add_default_interfaces(
+        &self,
+        query: RouteMessage,
+        interfaces: &mut BTreeSet<u32>,
+    ) -> anyhow::Result<()> {
+        let mut routes = self.handle.route().get(query).execute();
         while let Some(route) = routes.try_next().await.context("cannot list routes")? {
             let is_default = route.header.destination_prefix_length == 0
                 && route.header.kind == RouteType::Unicast
@@ -98,14 +116,14 @@ impl Netlink {
                 }
             }
         }
-        Ok(interfaces)
+        Ok(())
     }
 
     /// Has the kernel ask for a neighbour's MAC. Its answer, if one comes, changes the neighbour table,
     /// and teaches the bridge in between on which port the neighbour is.
-    pub async fn probe(&self, ifindex: u32, address: Ipv4Addr, known: Option<Mac>) {
+    pub async fn probe(&self, ifindex: u32, address: IpAddr, known: Option<Mac>) {
         let neighbours = self.handle.neighbours();
-        let request = || neighbours.add(ifindex, address.into()).replace();
+        let request = || neighbours.add(ifindex, address).replace();
         let requests = match known {
             // A known neighbour is asked again by itself, which also works through a bridge that has
             // forgotten its port: it floods what it cannot place.

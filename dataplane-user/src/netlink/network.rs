@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
 };
 
 use anyhow::Context as _;
@@ -10,7 +10,7 @@ use dataplane_common::headers::Mac;
 use futures_util::TryStreamExt as _;
 use netlink_packet_route::{
     AddressFamily,
-    address::{AddressAttribute, AddressMessage},
+    address::{AddressAttribute, AddressFlags, AddressMessage},
     link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
 };
@@ -79,11 +79,11 @@ impl Framing {
 pub struct Network {
     /// Links by index.
     pub links: HashMap<u32, Link>,
-    /// The host's own IPv4 addresses but those of the loopback network, which no outside packet can
-    /// rightly have.
-    pub addresses: BTreeSet<Ipv4Addr>,
+    /// The host's own addresses but those that no packet can rightly have that is to be forwarded: of
+    /// loopback, and IPv6's link-local ones.
+    pub addresses: BTreeSet<IpAddr>,
     /// Known neighbours: interface and address.
-    pub neighbours: HashMap<(u32, Ipv4Addr), Mac>,
+    pub neighbours: HashMap<(u32, IpAddr), Mac>,
     /// On which port of a bridge a MAC is: bridge and MAC.
     pub bridge_ports: HashMap<(u32, Mac), u32>,
 }
@@ -108,7 +108,12 @@ impl Netlink {
             network.addresses.extend(read_address(&message));
         }
 
-        for family in [AddressFamily::Inet, AddressFamily::Bridge] {
+        let families = [
+            AddressFamily::Inet,
+            AddressFamily::Inet6,
+            AddressFamily::Bridge,
+        ];
+        for family in families {
             let mut neighbours = self
                 .handle
                 .neighbours()
@@ -134,7 +139,7 @@ impl Network {
         let mut bridge = None;
         for attribute in &message.attributes {
             match attribute {
-                NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => address = Some(*ip),
+                NeighbourAttribute::Destination(destination) => address = neighbour_ip(destination),
                 NeighbourAttribute::LinkLayerAddress(bytes) => mac = read_mac(bytes),
                 NeighbourAttribute::Controller(index) => bridge = Some(*index),
                 _ => {}
@@ -146,7 +151,7 @@ impl Network {
         );
         let Some(mac) = mac else { return };
         match message.header.family {
-            AddressFamily::Inet if !unusable => {
+            AddressFamily::Inet | AddressFamily::Inet6 if !unusable => {
                 if let Some(address) = address {
                     self.neighbours
                         .insert((message.header.ifindex, address), mac);
@@ -200,18 +205,96 @@ fn read_link(message: &LinkMessage) -> Link {
     link
 }
 
-fn read_address(message: &AddressMessage) -> Option<Ipv4Addr> {
-    // `Local` is the host's own; `Address` is the peer's on point-to-point links, else the same.
-    let local = message
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
-            _ => None,
-        });
-    local.filter(|address| !address.is_loopback())
+fn read_address(message: &AddressMessage) -> Option<IpAddr> {
+    let mut local = None;
+    let mut other = None;
+    let mut unusable = false;
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(ip) => local = Some(*ip),
+            AddressAttribute::Address(ip) => other = Some(*ip),
+            // Not known to be the host's alone: the kernel does not take packets to it.
+            AddressAttribute::Flags(flags) => {
+                unusable = flags.intersects(AddressFlags::Tentative | AddressFlags::Dadfailed);
+            }
+            _ => {}
+        }
+    }
+    // `Local` is the host's own; `Address` is the peer's on point-to-point links, else the same, and
+    // IPv6 then leaves `Local` out.
+    let ip = local.or(other)?;
+    let is_reachable = match ip {
+        IpAddr::V4(ip) => !ip.is_loopback(),
+        IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unicast_link_local(),
+    };
+    (is_reachable && !unusable).then_some(ip)
+}
+
+/// The address of an IP neighbour.
+pub(super) fn neighbour_ip(address: &NeighbourAddress) -> Option<IpAddr> {
+    match address {
+        NeighbourAddress::Inet(ip) => Some(IpAddr::V4(*ip)),
+        NeighbourAddress::Inet6(ip) => Some(IpAddr::V6(*ip)),
+        _ => None,
+    }
 }
 
 fn read_mac(bytes: &[u8]) -> Option<Mac> {
     bytes.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(attributes: &[AddressAttribute]) -> Option<String> {
+        let mut message = AddressMessage::default();
+        message.attributes = attributes.to_vec();
+        read_address(&message).map(|ip| ip.to_string())
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    #[test]
+    fn the_hosts_own_addresses_are_those_that_packets_can_come_to() {
+        use AddressAttribute::{Address, Flags, Local};
+        for (attributes, expected) in [
+            (
+                vec![Address(ip("192.0.2.1")), Local(ip("192.0.2.1"))],
+                Some("192.0.2.1"),
+            ),
+            // Point to point: the peer's, and the host's own.
+            (
+                vec![Address(ip("192.0.2.9")), Local(ip("192.0.2.1"))],
+                Some("192.0.2.1"),
+            ),
+            (vec![Address(ip("127.0.0.1")), Local(ip("127.0.0.1"))], None),
+            (
+                vec![Address(ip("2001:db8::1")), Flags(AddressFlags::Permanent)],
+                Some("2001:db8::1"),
+            ),
+            (vec![Address(ip("fd00::1"))], Some("fd00::1")),
+            (
+                vec![Address(ip("fd00::9")), Local(ip("fd00::1"))],
+                Some("fd00::1"),
+            ),
+            (vec![Address(ip("fe80::1"))], None),
+            (vec![Address(ip("::1"))], None),
+            (
+                vec![Address(ip("fd00::1")), Flags(AddressFlags::Tentative)],
+                None,
+            ),
+            (
+                vec![
+                    Address(ip("fd00::1")),
+                    Flags(AddressFlags::Permanent | AddressFlags::Dadfailed),
+                ],
+                None,
+            ),
+        ] {
+            assert_eq!(address(&attributes).as_deref(), expected, "{attributes:?}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! When to look again: the kernel's notifications, boiled down to what has to be redone.
 
-use std::{collections::HashSet, net::Ipv4Addr};
+use std::{collections::HashSet, net::IpAddr};
 
 use anyhow::Context as _;
 use dataplane_common::headers::Mac;
@@ -8,17 +8,19 @@ use futures_util::{StreamExt as _, stream::BoxStream};
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage},
+    neighbour::{NeighbourAttribute, NeighbourMessage},
 };
 use rtnetlink::MulticastGroup;
+
+use super::network::neighbour_ip;
 
 /// A change in the network around the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// Links, their qdiscs, or the host's addresses or routes.
     Topology,
-    /// An IPv4 neighbour has been learned, has moved or is gone.
-    Neighbour(Ipv4Addr),
+    /// A neighbour has been learned, has moved or is gone.
+    Neighbour(IpAddr),
     /// A MAC has been learned on a bridge port, has moved or is gone.
     BridgePort(Mac),
 }
@@ -37,6 +39,9 @@ impl Watch {
             MulticastGroup::Ipv4Ifaddr,
             MulticastGroup::Ipv4Route,
             MulticastGroup::Ipv4Rule,
+            MulticastGroup::Ipv6Ifaddr,
+            MulticastGroup::Ipv6Route,
+            MulticastGroup::Ipv6Rule,
             // Qdiscs and filters: ours may be removed.
             MulticastGroup::Tc,
         ])
@@ -74,9 +79,9 @@ fn classify_neighbour(message: &NeighbourMessage) -> Option<Change> {
         .iter()
         .find_map(|attribute| match (message.header.family, attribute) {
             (
-                AddressFamily::Inet,
-                NeighbourAttribute::Destination(NeighbourAddress::Inet(address)),
-            ) => Some(Change::Neighbour(*address)),
+                AddressFamily::Inet | AddressFamily::Inet6,
+                NeighbourAttribute::Destination(address),
+            ) => neighbour_ip(address).map(Change::Neighbour),
             (AddressFamily::Bridge, NeighbourAttribute::LinkLayerAddress(bytes)) => {
                 bytes.as_slice().try_into().ok().map(Change::BridgePort)
             }
@@ -88,7 +93,7 @@ fn classify_neighbour(message: &NeighbourMessage) -> Option<Change> {
 #[derive(Debug, Clone, Default)]
 pub struct Interest {
     /// Addresses of containers.
-    pub addresses: HashSet<Ipv4Addr>,
+    pub addresses: HashSet<IpAddr>,
     /// MACs of containers.
     pub macs: HashSet<Mac>,
 }

@@ -59,20 +59,12 @@ fn what_is_accepted_and_what_it_means() {
             "[::1]:80:[fd00::2]:80/tcp",
             Some(Declined::Loopback),
         ),
-        (
-            "80:[fd00::2]:80/udp",
-            "80:[fd00::2]:80/udp",
-            Some(Declined::Ipv6),
-        ),
-        (
-            "[::]:80:[fd00::2]:80",
-            "80:[fd00::2]:80/tcp",
-            Some(Declined::Ipv6),
-        ),
+        ("80:[fd00::2]:80/udp", "80:[fd00::2]:80/udp", None),
+        ("[::]:80:[fd00::2]:80", "80:[fd00::2]:80/tcp", None),
         (
             "[2001:db8::1]:80:[fd00::2]:80",
             "[2001:db8::1]:80:[fd00::2]:80/tcp",
-            Some(Declined::Ipv6),
+            None,
         ),
     ];
     for (spec, full, declined) in table {
@@ -200,6 +192,18 @@ fn what_is_refused_with_words_of_our_own() {
         (
             "255.255.255.255:80:10.0.0.2:80",
             SpecError::AddressKind(IpAddr::from([255; 4])),
+        ),
+        (
+            "80:[fe80::2]:80",
+            SpecError::LinkLocal(IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 2])),
+        ),
+        (
+            "[fe80::1]:80:[fd00::2]:80",
+            SpecError::LinkLocal(IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 1])),
+        ),
+        (
+            "80:[::1]:80",
+            SpecError::AddressKind(IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])),
         ),
         (
             "[::]:80:10.0.0.2:80",

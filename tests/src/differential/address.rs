@@ -22,8 +22,6 @@ pub const ON_LINK: (u8, u8) = (20, 230);
 /// How many ports an on-link client has.
 pub const ON_LINK_PORTS: u16 = 8;
 
-/// The external network in IPv6, a /64.
-const EXTERNAL_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x99, 0, 0, 0, 0, 0, 0);
 /// A secondary address of the host's, on its loopback interface.
 const ON_LOOPBACK: Ipv4Addr = Ipv4Addr::new(10, 97, 0, 1);
 /// The same in IPv6.
@@ -33,7 +31,7 @@ const ON_LOOPBACK_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x97, 0, 0, 0, 0, 0, 1);
 pub fn gateway_of_host(version: Version) -> IpAddr {
     match version {
         Version::V4 => lab::CLIENTS[0].into(),
-        Version::V6 => in_external_v6(2),
+        Version::V6 => lab::CLIENTS_V6[0].into(),
     }
 }
 
@@ -44,15 +42,11 @@ pub fn on_link(version: Version) -> impl Iterator<Item = IpAddr> {
 }
 
 fn in_external(version: Version, last: u8) -> IpAddr {
-    let [a, b, c, _] = lab::HOST.octets();
+    let last_of = |bits: u128| bits & !0xff | u128::from(last);
     match version {
-        Version::V4 => Ipv4Addr::new(a, b, c, last).into(),
-        Version::V6 => in_external_v6(last),
+        Version::V4 => Ipv4Addr::from_bits(last_of(lab::HOST.to_bits().into()) as u32).into(),
+        Version::V6 => Ipv6Addr::from_bits(last_of(lab::HOST_V6.to_bits())).into(),
     }
-}
-
-fn in_external_v6(last: u8) -> IpAddr {
-    Ipv6Addr::from_bits(EXTERNAL_V6.to_bits() + u128::from(last)).into()
 }
 
 /// A story's client.
@@ -165,8 +159,8 @@ pub fn host(host: Host, container: usize, version: Version) -> IpAddr {
         }
         .into(),
         Version::V6 => match host {
-            Host::Primary => return in_external_v6(1),
-            Host::Secondary => return in_external_v6(11),
+            Host::Primary => lab::HOST_V6,
+            Host::Secondary => lab::HOST_SECONDARY_V6,
             Host::OnLoopback => ON_LOOPBACK_V6,
             Host::Gateway => return party::ALL[0].gateway(version),
             Host::Loopback => Ipv6Addr::LOCALHOST,

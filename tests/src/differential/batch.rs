@@ -6,6 +6,7 @@ use super::{
     address::{Cast, View},
     party::{ALL, End, PARTIES},
     play::TWINS,
+    reassembly::Reassembly,
     render::{self, Stamp},
     seen::{Expected, Read, Seen},
     step::Step,
@@ -58,6 +59,8 @@ pub struct Batch<'a> {
     /// The stories.
     pub stories: Vec<Playing<'a>>,
     by_client: HashMap<IpAddr, usize>,
+    /// Fragments on their way, by twin and party.
+    pub reassemblies: [[Reassembly; PARTIES]; TWINS],
     /// Arrivals by twin and party, in this round.
     pub arrived: [[u64; PARTIES]; TWINS],
 }
@@ -85,6 +88,7 @@ impl<'a> Batch<'a> {
             first,
             by_client: clients.collect(),
             stories,
+            reassemblies: Default::default(),
             arrived: Default::default(),
         }
     }

@@ -42,7 +42,7 @@ macro_rules! classes {
 
 classes! {
     /// IPv6.
-    Ipv6 = "ipv6", false, false;
+    Ipv6 = "ipv6", true, true;
     /// Times to live of 0 to 2.
     Ttl = "ttl", true, true;
     /// Packets of clients with IP options.
@@ -65,8 +65,10 @@ classes! {
     Offload = "offload", true, true;
     /// Fragments.
     Fragments = "fragments", false, true;
+    /// ICMP errors with a wrong checksum.
+    Checksums = "checksums", false, false;
     /// ICMP errors.
-    IcmpErrors = "icmp-errors", false, true;
+    IcmpErrors = "icmp-errors", true, true;
     /// Conversations that containers begin.
     Outbound = "outbound", true, true;
     /// Datagrams of a container's own from a published port, to a client that sends to it from the same.

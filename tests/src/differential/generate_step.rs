@@ -66,7 +66,7 @@ pub fn step(random: &mut Rng, classes: &Classes, part: Part<'_>) -> Step {
     let limit = part.room(from, &[]);
     let mut act = match line.protocol {
         _ if speaker.is_none() && classes.has(Class::IcmpErrors) && chance(random, 6) => {
-            Act::Error(error(random))
+            Act::Error(error(random, classes))
         }
         Protocol::Udp => Act::Datagram(length(random, limit)),
         Protocol::Tcp => segment(random, limit),
@@ -126,7 +126,7 @@ fn length(random: &mut Rng, limit: u16) -> u16 {
     }
 }
 
-fn error(random: &mut Rng) -> Error {
+fn error(random: &mut Rng, classes: &Classes) -> Error {
     let kind = match random.u8(..6) {
         0 => ErrorKind::HostUnreachable,
         1 | 2 => ErrorKind::TooBig(random.u16(576..1500)),
@@ -143,7 +143,14 @@ fn error(random: &mut Rng) -> Error {
     Error {
         kind,
         quoted: one_of(random, &[8, 8, 12, 20, 28, 64, 548]),
-        fault: chance(random, 40).then(|| one_of(random, &faults)),
+        fault: chance(random, 40)
+            .then(|| one_of(random, &faults))
+            .filter(|fault| match fault {
+                Fault::Checksum => classes.has(Class::Checksums),
+                // The host itself believes it, and portway with its next look at the route, within seconds.
+                Fault::OtherAddress => !matches!(kind, ErrorKind::TooBig(_)),
+                _ => true,
+            }),
     }
 }
 
@@ -253,8 +260,10 @@ impl Part<'_> {
             // What has no SYN, FIN or RST only, lest a valid segment becomes an odd one.
             Twist::Flags(_) => matches!(act, Act::Data(_) | Act::Ack),
             Twist::Segments(_) => matches!(act, Act::Data(_)),
-            Twist::Fragments(..) => {
-                matches!(act, Act::Data(length) | Act::Datagram(length) if length > 100)
+            // A first piece without the whole TCP header is an attack (RFC 3128), to be answered or dropped.
+            Twist::Fragments(cuts, _) => {
+                let is_whole = is_udp || cuts.first().is_some_and(|cut| *cut >= 64);
+                is_whole && matches!(act, Act::Data(length) | Act::Datagram(length) if length > 100)
             }
             // Conntrack would lose count.
             Twist::Copies(_) => matches!(act, Act::Datagram(_) | Act::Data(_) | Act::Ack),

@@ -13,6 +13,7 @@
 //! | [`render`], [`wire`] | a step as frames |
 //! | [`twin`] | one of the labs |
 //! | [`tap`] | a party's raw socket |
+//! | [`reassembly`] | putting together what arrives in fragments |
 //! | [`packet`], [`seen`] | what arrives, and what of it is compared |
 //! | [`play`], [`batch`] | playing stories to both twins |
 //! | [`sockets`] | conversations of real sockets |
@@ -30,6 +31,7 @@ pub mod packet;
 pub mod party;
 pub mod plausible;
 pub mod play;
+pub mod reassembly;
 pub mod render;
 pub mod run;
 pub mod seen;

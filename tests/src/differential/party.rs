@@ -68,12 +68,9 @@ pub const DEFAULT: Network = Network {
     name: "bridge",
     bridge: "docker0",
     gateway: Ipv4Addr::new(172, 17, 0, 1),
-    gateway_v6: Ipv6Addr::new(0xfd00, 0x17, 0, 0, 0, 0, 0, 1),
+    gateway_v6: Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 1),
     mtu: 1500,
 };
-/// Where its containers get their IPv6 addresses from.
-pub const DEFAULT_SUBNET_V6: &str = "fd00:17::/64";
-
 /// A network with a smaller MTU.
 pub const SMALL: Network = Network {
     name: "small",
@@ -115,7 +112,7 @@ pub const ALL: [Container; CONTAINERS] = [
         name: "web",
         network: &DEFAULT,
         address: Ipv4Addr::new(172, 17, 0, 2),
-        address_v6: Ipv6Addr::new(0xfd00, 0x17, 0, 0, 0, 0x242, 0xac11, 2),
+        address_v6: Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0x242, 0xac11, 2),
         publications: &[
             any(9000, 8080),
             any(9001, 8080),
@@ -127,7 +124,7 @@ pub const ALL: [Container; CONTAINERS] = [
         name: "api",
         network: &DEFAULT,
         address: Ipv4Addr::new(172, 17, 0, 3),
-        address_v6: Ipv6Addr::new(0xfd00, 0x17, 0, 0, 0, 0x242, 0xac11, 3),
+        address_v6: Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0x242, 0xac11, 3),
         publications: &[
             any(9002, 9002),
             // The port that the other container is masqueraded under.

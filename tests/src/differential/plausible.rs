@@ -83,15 +83,22 @@ impl Step {
                 Twist::Ttl(_) | Twist::Options | Twist::Tags(_) | Twist::Segments(_)
             )
         });
-        let is_long = match self.act {
+        // The host's answer makes the rest of the conversation the host's.
+        let is_stray = matches!(self.act, Act::Stray(_));
+        is_twisted
+            || is_stray
+            || self.is_long(line)
+            || matches!(line.host, Host::Loopback | Host::Container)
+    }
+
+    /// Whether it may be larger than the container's MTU.
+    fn is_long(&self, line: &Line) -> bool {
+        match self.act {
             Act::Data(length) | Act::Datagram(length) => {
                 length + LONGEST_HEADERS > party::ALL[line.container].network.mtu
             }
             _ => false,
-        };
-        // The host's answer makes the rest of the conversation the host's.
-        let is_stray = matches!(self.act, Act::Stray(_));
-        is_twisted || is_stray || is_long || matches!(line.host, Host::Loopback | Host::Container)
+        }
     }
 
     /// Whether it surely reaches the other end, if that is published.
@@ -106,6 +113,10 @@ impl Step {
         let is_served =
             line.host == Host::Container || party::serves(line.host, line.host_port).is_some();
         let is_reachable = !matches!(line.host, Host::Loopback) && is_served;
-        self.counts() && is_valid && is_reachable && !self.twists.iter().any(is_odd)
+        self.counts()
+            && is_valid
+            && is_reachable
+            && !self.is_long(line)
+            && !self.twists.iter().any(is_odd)
     }
 }

@@ -132,7 +132,8 @@ impl<'a> Player<'a> {
         for (twin, taps) in self.twins.iter().enumerate() {
             for (party, tap) in taps.iter().enumerate() {
                 while let Some(arrival) = tap.receive(&mut self.buffer)? {
-                    if let Some(read) = Read::new(arrival) {
+                    let whole = batch.reassemblies[twin][party].take(arrival);
+                    if let Some(read) = whole.and_then(Read::new) {
                         self.arrivals += u64::from(batch.note(twin, party, tap, &read));
                     }
                 }

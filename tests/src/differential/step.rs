@@ -146,7 +146,14 @@ impl Step {
     pub fn classes(&self) -> impl Iterator<Item = Class> {
         let from = self.from;
         let twists = self.twists.iter();
-        let act = matches!(self.act, Act::Error(_)).then_some(Class::IcmpErrors);
+        let act = match self.act {
+            Act::Error(Error {
+                fault: Some(Fault::Checksum),
+                ..
+            }) => Some(Class::Checksums),
+            Act::Error(_) => Some(Class::IcmpErrors),
+            _ => None,
+        };
         twists
             .filter_map(move |twist| Class::of_twist(twist, from))
             .chain(act)

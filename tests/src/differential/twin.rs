@@ -1,15 +1,15 @@
 //! One of the twins: a lab with a real Docker daemon, its containers, and a raw socket for every party.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::json;
 
 use super::{
     address,
-    party::{
-        ALL, CONTAINERS, Container, DEFAULT_SUBNET_V6, PARTIES, Publication, SMALL, SMALL_SUBNETS,
-    },
+    party::{ALL, CONTAINERS, Container, PARTIES, Publication, SMALL, SMALL_SUBNETS},
     story::{Host, Version},
     tap::Tap,
 };
@@ -19,13 +19,16 @@ use crate::{
     lab::{CLIENTS, EXTERNAL, Lab},
     netns::Netns,
     portway::Portway,
-    wait::{self, PATIENCE},
+    wait,
 };
 
 /// A container with real servers, for conversations of real sockets.
 const SERVER: &str = "server";
 /// The host's ports that lead to it: HTTP, TCP echo, UDP echo.
 pub const SERVED: [(&str, u16); 3] = [("http", 9300), ("tcp", 9301), ("udp", 9302)];
+
+/// How long portway may take to load and to find every container, on a machine that has more to do.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A lab whose raw parties do nothing by themselves.
 #[derive(Debug)]
@@ -42,13 +45,11 @@ impl Twin {
     /// # Errors
     /// A piece is missing.
     pub fn new() -> Result<Self> {
-        let lab = DockerLab::with_config(json!({
-            "ipv6": true,
-            "fixed-cidr-v6": DEFAULT_SUBNET_V6,
-            "experimental": true,
-            "ip6tables": true,
-        }))?;
-        address_hosts(&lab)?;
+        let lab = DockerLab::with_ipv6(true)?;
+        for version in [Version::V4, Version::V6] {
+            let address = address::host(Host::OnLoopback, 0, version);
+            lab.host.ip(&format!("address add {address} dev lo"))?;
+        }
         quieten(&lab)?;
         let [subnet, subnet_v6] = SMALL_SUBNETS;
         docker::docker(
@@ -95,7 +96,7 @@ impl Twin {
                 );
             }
         }
-        wait::until_true("portway having every port active", PATIENCE, || {
+        wait::until_true("portway having every port active", LIMIT, || {
             let rows = portway.ls().unwrap_or_default();
             Ok(wanted.iter().all(|(protocol, host, port)| {
                 rows.iter().any(|row| {
@@ -108,27 +109,6 @@ impl Twin {
         })
         .with_context(|| portway.text("ls").unwrap_or_default())
     }
-}
-
-/// Gives client and host their IPv6 addresses, and the host one on its loopback interface.
-fn address_hosts(lab: &Lab) -> Result<()> {
-    let v6 = |host| address::host(host, 0, Version::V6);
-    let gateway = address::gateway_of_host(Version::V6);
-    lab.client
-        .ip(&format!("address add {gateway}/64 dev eth0 nodad"))?;
-    lab.host.sysctl("ipv6/conf/all/forwarding", "1")?;
-    for host in [Host::Primary, Host::Secondary] {
-        lab.host
-            .ip(&format!("address add {}/64 dev {EXTERNAL} nodad", v6(host)))?;
-    }
-    lab.host.ip(&format!(
-        "-6 route add default via {gateway} dev {EXTERNAL}"
-    ))?;
-    for version in [Version::V4, Version::V6] {
-        let address = address::host(Host::OnLoopback, 0, version);
-        lab.host.ip(&format!("address add {address} dev lo"))?;
-    }
-    Ok(())
 }
 
 /// Has nobody answer but the parties themselves, and the kernel answer every time it should.

@@ -90,7 +90,7 @@ fn docker_28_5_shows_its_ports() {
         "four 8090:172.19.0.2:80/tcp",
         "prio 8091:172.18.0.4:80/tcp",
         "dual 8092:172.21.0.2:80/tcp",
-        "dual 8092:[fda0:ba0f:5be::2]:80/tcp Ipv6",
+        "dual 8092:[fda0:ba0f:5be::2]:80/tcp",
         "dual [::1]:8093:[fda0:ba0f:5be::2]:80/tcp Loopback",
     ] {
         assert!(
@@ -105,6 +105,22 @@ fn docker_28_5_shows_its_ports() {
         assert!(
             !shown.iter().any(|row| row.starts_with(name)),
             "{name} is in {shown:#?}"
+        );
+    }
+}
+
+#[test]
+fn without_rules_for_ipv6_docker_proxy_serves_it() {
+    let mut facts = docker_28_5();
+    facts.proxies_v6 = true;
+    let shown = rows(&facts, &Unsettled::default());
+    for row in [
+        "dual 8092:172.21.0.2:80/tcp",
+        "dual 8092:[fda0:ba0f:5be::2]:80/tcp NoRules",
+    ] {
+        assert!(
+            shown.iter().any(|it| it == row),
+            "{row} is not in {shown:#?}"
         );
     }
 }

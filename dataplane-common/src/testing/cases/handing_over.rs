@@ -1,0 +1,80 @@
+//! Flows born under `direct`, of which conntrack knows nothing, after admission has changed: they are
+//! translated here until the kernel knows them, and no longer.
+
+use super::*;
+use crate::{
+    flow::{HAND_OVER, LEASE},
+    settings::Admission,
+};
+
+both_families!(
+    a_flow_is_handed_over_with_its_clients_next_packet,
+    a_flow_whose_client_is_silent_ends_with_the_lease,
+    a_flow_comes_back_by_a_packet_of_either_side,
+);
+
+/// What becomes of a flow's packets once the kernel knows it.
+fn reason_of(admission: Admission) -> Reason {
+    match admission {
+        Admission::Netfilter => Reason::Lease,
+        _ => Reason::Admission,
+    }
+}
+
+fn a_flow_is_handed_over_with_its_clients_next_packet<F: Sample>() {
+    let (question, answer) = (from_client::<F>().build(), from_container::<F>().build());
+    for admission in [Admission::Off, Admission::Netfilter] {
+        let reason = reason_of(admission);
+        let mut world = World::<F>::new();
+        assert!(send_in(&world, &question).is_ok());
+        world.wait(1);
+        world.set_admission(admission);
+        world.wait_millis(1);
+        // Conntrack has not seen the flow yet, so only we can translate this.
+        assert!(send_out(&world, &answer).is_ok());
+        assert_eq!(send_in(&world, &question), Err(reason));
+        // It may not have got through the stack yet.
+        world.wait_millis(HAND_OVER);
+        assert!(send_out(&world, &answer).is_ok());
+        // Not even if the client sends more meanwhile.
+        assert_eq!(send_in(&world, &question), Err(reason));
+        world.wait_millis(1);
+        assert_eq!(send_out(&world, &answer), Err(reason));
+    }
+}
+
+fn a_flow_whose_client_is_silent_ends_with_the_lease<F: Sample>() {
+    let answer = from_container::<F>().build();
+    for admission in [Admission::Off, Admission::Netfilter] {
+        let mut world = World::<F>::new();
+        assert!(send_in(&world, &from_client::<F>().build()).is_ok());
+        world.set_admission(admission);
+        world.wait_millis(LEASE);
+        assert!(send_out(&world, &answer).is_ok());
+        world.wait_millis(1);
+        assert_eq!(send_out(&world, &answer), Err(reason_of(admission)));
+    }
+}
+
+fn a_flow_comes_back_by_a_packet_of_either_side<F: Sample>() {
+    let (question, answer) = (from_client::<F>().build(), from_container::<F>().build());
+    for packet_of_client in [true, false] {
+        let mut world = World::<F>::new();
+        assert!(send_in(&world, &question).is_ok());
+        world.set_admission(Admission::Off);
+        assert!(send_in(&world, &question).is_err());
+        world.wait_millis(HAND_OVER + 1);
+        assert!(send_out(&world, &answer).is_err());
+
+        world.set_admission(Admission::Direct);
+        if packet_of_client {
+            assert!(send_in(&world, &question).is_ok());
+        } else {
+            assert!(send_out(&world, &answer).is_ok());
+        }
+        // Handing over begins anew.
+        world.set_admission(Admission::Off);
+        world.wait_millis(HAND_OVER + 1);
+        assert!(send_out(&world, &answer).is_ok());
+    }
+}

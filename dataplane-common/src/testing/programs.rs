@@ -1,0 +1,69 @@
+//! What the programs of `dataplane-ebpf` make of a packet, with the core alone.
+
+use super::{buffer::Buffer, sample::Sample, world::World};
+use crate::{
+    forward::forward, packet::WriteFault, parse::parse, reason::Counter, reason::Reason,
+    reply::reply, rewrite,
+};
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// It goes to a container, by this interface.
+    Forwarded(u32),
+    /// It goes to a client, by this interface.
+    Replied(u32),
+    /// It goes on as it came.
+    Passed(Reason),
+    /// It goes nowhere.
+    Dropped,
+}
+
+impl Verdict {
+    /// What counts it.
+    pub fn counter(self) -> Counter {
+        match self {
+            Self::Forwarded(_) => Counter::Forwarded,
+            Self::Replied(_) => Counter::Replied,
+            Self::Passed(reason) => reason,
+            Self::Dropped => Counter::WriteFault,
+        }
+    }
+}
+
+/// `portway_forward`, and `portway_forward_l3` of a bare packet: `packet` comes in on the external interface
+/// `ingress`.
+pub fn run_forward<F: Sample, const L3: usize>(
+    world: &World<F>,
+    packet: &mut Buffer<L3>,
+    ingress: u32,
+) -> Verdict {
+    let parsed = match parse::<F, _>(packet) {
+        Ok(parsed) => parsed,
+        Err(reason) => return Verdict::Passed(reason),
+    };
+    let decision = match forward(packet, &parsed, world, ingress) {
+        Ok(decision) => decision,
+        Err(reason) => return Verdict::Passed(reason),
+    };
+    match rewrite::to_container(packet, &parsed, &decision) {
+        Ok(()) => Verdict::Forwarded(decision.ifindex),
+        Err(WriteFault) => Verdict::Dropped,
+    }
+}
+
+/// `portway_reply`: `packet` comes in on `ingress`, the host's end of a container's veth pair.
+pub fn run_reply<F: Sample>(world: &World<F>, packet: &mut Buffer, ingress: u32) -> Verdict {
+    let parsed = match parse::<F, _>(packet) {
+        Ok(parsed) => parsed,
+        Err(reason) => return Verdict::Passed(reason),
+    };
+    let decision = match reply(packet, &parsed, world, ingress) {
+        Ok(decision) => decision,
+        Err(reason) => return Verdict::Passed(reason),
+    };
+    match rewrite::to_client(packet, &parsed, &decision) {
+        Ok(()) => Verdict::Replied(decision.ifindex),
+        Err(WriteFault) => Verdict::Dropped,
+    }
+}
