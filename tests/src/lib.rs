@@ -29,10 +29,12 @@
 //! | [`requirement`] | what a machine may lack |
 //! | [`wait`] | waiting for conditions |
 //! | [`interrupt`] | Ctrl-C |
+//! | [`differential`] | portway against the kernel, by random traffic in two labs |
 
 pub mod container;
 pub mod conversation;
 pub mod daemon;
+pub mod differential;
 pub mod docker;
 pub mod footprint;
 pub mod fuzz;

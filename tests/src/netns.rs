@@ -5,7 +5,7 @@ use std::{
     fs::File,
     io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     thread,
 };
@@ -40,6 +40,19 @@ impl Netns {
         netns.ip("link set lo up")?;
         netns.trust_addresses();
         Ok(netns)
+    }
+
+    /// The network namespace that `path` stands for, `/proc/PID/ns/net` for one.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn at(path: &Path) -> Result<Self> {
+        let net = File::open(path)
+            .with_context(|| format!("cannot hold the namespace {}", path.display()))?;
+        Ok(Self {
+            net: Arc::new(net.into()),
+            init: None,
+        })
     }
 
     /// The network namespace `net` together with the mount and PID namespaces of `init` (a pidfd).
@@ -78,6 +91,27 @@ impl Netns {
     /// With what `ip` said.
     pub fn ip(&self, args: &str) -> Result<String> {
         self.command("ip").args(args.split_whitespace()).text()
+    }
+
+    /// The MAC address of an interface.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn mac(&self, interface: &str) -> Result<[u8; 6]> {
+        let said = self.ip(&format!("-o link show {interface}"))?;
+        let mut words = said.split_whitespace();
+        let mac = words
+            .by_ref()
+            .skip_while(|word| *word != "link/ether")
+            .nth(1);
+        let bytes: Option<Vec<u8>> = mac.and_then(|mac| {
+            mac.split(':')
+                .map(|byte| u8::from_str_radix(byte, 16).ok())
+                .collect()
+        });
+        bytes
+            .and_then(|bytes| bytes.try_into().ok())
+            .with_context(|| format!("no MAC address: {said}"))
     }
 
     /// Sets a `net.` sysctl, named by its path below /proc/sys/net.
