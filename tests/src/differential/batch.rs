@@ -26,6 +26,17 @@ impl Outcome {
     pub fn differs(&self) -> bool {
         self.seen[0] != self.seen[1]
     }
+
+    /// Whether ICMP errors are all in which the twins differ.
+    pub fn differs_in_errors_alone(&self) -> bool {
+        let others = |seen: &[Vec<Seen>; PARTIES]| {
+            seen.each_ref().map(|seen| {
+                let others = seen.iter().filter(|seen| !seen.is_error());
+                others.cloned().collect::<Vec<_>>()
+            })
+        };
+        others(&self.seen[0]) == others(&self.seen[1])
+    }
 }
 
 /// A story while it is played.

@@ -27,6 +27,13 @@ pub struct Seen {
     chosen: Vec<Chosen>,
 }
 
+impl Seen {
+    /// Whether it is an ICMP message that quotes a packet.
+    pub fn is_error(&self) -> bool {
+        packet::read(&self.packet).is_some_and(|packet| packet.quotes(&self.packet))
+    }
+}
+
 /// A station by its role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Station {
