@@ -35,17 +35,30 @@ fn named_tests() -> Result<()> {
     ensure!(names.len() > 40, "{} tests are named, no more", names.len());
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     for name in names {
-        let (file, pattern) = match *name.split("::").collect::<Vec<_>>() {
-            [file, test] => (format!("tests/tests/{file}.rs"), format!("\"{test}\"")),
+        let (file, patterns) = match *name.split("::").collect::<Vec<_>>() {
+            [file, test] => {
+                let alone = format!("tests/tests/{file}.rs");
+                let in_folder = format!("tests/tests/{file}/main.rs");
+                let file = if root.join(&alone).exists() {
+                    alone
+                } else {
+                    in_folder
+                };
+                (file, [format!("\"{test}\""), String::new()])
+            }
             [package, file, test] => (
                 format!("{package}/src/{}.rs", file.replace('.', "/")),
-                format!("fn {test}("),
+                [format!("fn {test}("), format!("fn {test}<")],
             ),
             _ => anyhow::bail!("{name}: neither FILE::TEST nor CRATE::FILE::TEST"),
         };
         let text =
             fs::read_to_string(root.join(&file)).with_context(|| format!("{name}: no {file}"))?;
-        ensure!(text.contains(&pattern), "{name}: no such test in {file}");
+        let mut patterns = patterns.iter().filter(|pattern| !pattern.is_empty());
+        ensure!(
+            patterns.any(|pattern| text.contains(pattern)),
+            "{name}: no such test in {file}"
+        );
     }
     Ok(())
 }
