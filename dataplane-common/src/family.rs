@@ -113,7 +113,7 @@ pub trait Family: Copy {
 
     /// What the sum over all bytes of a packet goes through when `old` becomes `new` in its header and it loses
     /// a hop, where no transport checksum in the packet makes up for it.
-    fn replace_in_fragment(
+    fn replace_in_header(
         network: &Network<Self::Address>,
         old: Self::Address,
         new: Self::Address,

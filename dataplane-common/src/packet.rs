@@ -65,6 +65,6 @@ pub struct L4Change {
     pub pseudo_header: ChecksumDelta,
     /// Changed bytes of the transport header.
     pub header: ChecksumDelta,
-    /// Whether the IP header's own checksum makes up for changed addresses.
-    pub has_header_checksum: bool,
+    /// Changed bytes of the IP header that its own checksum, if it has one, does not make up for.
+    pub ip_header: ChecksumDelta,
 }

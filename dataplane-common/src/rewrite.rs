@@ -131,7 +131,7 @@ fn readdress<F: Family, P: Packet>(
         End::Destination => network.destination,
     };
     packet.clear_priority_tag()?;
-    packet.follow_sum(F::replace_in_fragment(network, old, address));
+    packet.follow_sum(F::replace_in_header(network, old, address));
     F::rewrite(packet, P::L3, end, address, 1)
 }
 
@@ -154,7 +154,7 @@ fn translate<F: Family, P: Packet>(
             header: ChecksumDelta::NONE
                 .replace16(parsed.ports.source, ports.source)
                 .replace16(parsed.ports.destination, ports.destination),
-            has_header_checksum: F::HAS_HEADER_CHECKSUM,
+            ip_header: F::replace_in_header(&parsed.network, old_address, address),
         },
     )?;
     packet.store(l4, ports)?;

@@ -259,21 +259,17 @@ impl<const L3_OFFSET: usize> Packet for Skb<L3_OFFSET> {
         } else {
             0
         };
+        let context = TcContext::new(self.context.as_ptr().cast());
         let replace = |wsum: u32, flags: u64| {
-            self.context
+            context
                 .l4_csum_replace(offset, 0, u64::from(wsum), flags | zero_is_none)
                 .map_err(|_| WriteFault)
         };
-        let pseudo_header = change.pseudo_header.wsum();
-        replace(pseudo_header, u64::from(BPF_F_PSEUDO_HDR))?;
-        if !change.has_header_checksum {
-            // The helper also takes the difference off the sum that a NIC has computed over the whole packet
-            // (CHECKSUM_COMPLETE), because it counts on an IP header whose own checksum makes up for it. It
-            // has a flag against that only since Linux 6.16 (`BPF_F_IPV6`). Where there is no such sum this
-            // does nothing.
-            // SAFETY: the context is this program's.
-            unsafe { bpf_csum_update(self.context.as_ptr().cast(), pseudo_header) };
-        }
+        replace(change.pseudo_header.wsum(), u64::from(BPF_F_PSEUDO_HDR))?;
+        // The helper also takes the difference off the sum that a NIC has computed over the whole packet
+        // (CHECKSUM_COMPLETE), because it counts on an IP header whose own checksum makes up for it. IPv6's
+        // does not; the helper has a flag for that only since Linux 6.16 (`BPF_F_IPV6`).
+        self.follow_sum(change.ip_header);
         replace(change.header.wsum(), 0)
     }
 }

@@ -82,7 +82,7 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn replace_in_fragment(_: &Network<Be32>, _: Be32, _: Be32) -> ChecksumDelta {
+    fn replace_in_header(_: &Network<Be32>, _: Be32, _: Be32) -> ChecksumDelta {
         // The header's own checksum makes up for it.
         ChecksumDelta::NONE
     }

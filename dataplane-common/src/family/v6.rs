@@ -117,7 +117,7 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn replace_in_fragment(network: &Network<Ip6>, old: Ip6, new: Ip6) -> ChecksumDelta {
+    fn replace_in_header(network: &Network<Ip6>, old: Ip6, new: Ip6) -> ChecksumDelta {
         let hops = |limit: u8| Be16::new(limit.into());
         Self::replace(old, new).replace16(hops(network.ttl), hops(network.ttl.wrapping_sub(1)))
     }
