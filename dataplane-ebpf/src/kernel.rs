@@ -70,7 +70,7 @@ fn bound_port<F: FamilyMaps>(protocol: IpProtocol, address: &F::Address, port: B
         padding: 0,
     };
     // SAFETY: the word is copied out at once, and is whole whenever it is read.
-    unsafe { F::bound_ports().get(&key) }
+    unsafe { F::bound_ports().get(key) }
         .copied()
         .unwrap_or(PortSlot::EMPTY)
 }
@@ -129,7 +129,8 @@ fn establish<F: FamilyMaps>(key: &FlowKey<F::Address>) {
     let flow = unsafe { &mut *flow };
     flow.is_kept = 1;
     // It is found in either table, so it only goes from the one when it is in the other.
-    if F::flows().insert(key, &*flow, 0).is_ok() {
+    let kept: &Flow<_> = flow;
+    if F::flows().insert(key, kept, 0).is_ok() {
         let _ = F::opening().remove(key);
     } else {
         flow.is_kept = 0;
