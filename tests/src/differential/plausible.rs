@@ -68,7 +68,7 @@ impl Story {
         let early = early.map(|(_, step)| self.lines[step.line].protocol);
         let crossed = self.lines.iter().filter(|line| {
             let mut others = self.lines.iter();
-            others.any(|other| line.opener != other.opener && line.looks_like(other))
+            others.any(|other| line.crosses(other) || other.crosses(line))
         });
         early.chain(crossed.map(|line| line.protocol))
     }
