@@ -92,9 +92,10 @@ pub trait Family: Copy {
     fn parse_fragment<P: Packet>(packet: &P, offset: usize)
     -> Result<Piece<Self::Address>, Reason>;
 
-    /// Reads the header at `offset` of a packet that an ICMP error quotes, whose rest may be missing. None
-    /// for what cannot be the beginning of an accelerated packet.
-    fn quoted<P: Packet>(packet: &P, offset: usize) -> Option<Network<Self::Address>>;
+    /// Reads the header at `offset` of a packet that an ICMP error quotes, whose rest may be missing. Says
+    /// also how far behind it the transport header begins, in a first fragment too. None for what cannot be
+    /// the beginning of an accelerated packet.
+    fn quoted<P: Packet>(packet: &P, offset: usize) -> Option<(Network<Self::Address>, usize)>;
 
     /// Whether an ICMP message of this type is an error about a packet that it quotes. Redirects are not:
     /// they are for the link they came by.

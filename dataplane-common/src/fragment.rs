@@ -412,17 +412,13 @@ pub fn hold<F: Family, T: Tables<F>>(tables: &T, piece: &Piece<F::Address>, inde
     let _ = tables.note_datagram(&key, &datagram);
 }
 
-/// How many copies of a datagram's fragments are to be sent after its first. They are asked for once.
+/// How many copies of its other fragments are to be sent after a datagram's first one, which has just been
+/// noted.
 #[inline(always)]
-pub fn take_held<F: Family, T: Tables<F>>(tables: &T, key: &FragmentKey<F::Address>) -> u32 {
-    match tables.datagram(key) {
-        Some(mut datagram) if datagram.held != 0 => {
-            let held = datagram.held;
-            datagram.held = 0;
-            held.into()
-        }
-        _ => 0,
-    }
+pub fn held<F: Family, T: Tables<F>>(tables: &T, key: &FragmentKey<F::Address>) -> u32 {
+    tables
+        .datagram(key)
+        .map_or(0, |datagram| datagram.held.into())
 }
 
 /// Where a fragment from outside goes whose datagram is ours. Takes note of it.

@@ -193,8 +193,6 @@ impl Ipv4 {
     pub const OFFSET_MASK: u16 = 0x1fff;
     /// More-fragments flag and fragment offset in [`Ipv4::fragment`], in host byte order.
     pub const FRAGMENT_MASK: u16 = 0x3fff;
-    /// The fragment offset alone.
-    pub const FRAGMENT_OFFSET_MASK: u16 = 0x1fff;
 }
 
 /// An IPv6 header (RFC 8200).

@@ -34,6 +34,8 @@ pub struct IcmpError<F: Family> {
     pub network: Network<F::Address>,
     /// The IP header of the packet that it is about.
     pub quoted: Network<F::Address>,
+    /// How far behind the beginning of that header the transport header lies, in bytes.
+    transport: usize,
     /// The ports of that packet.
     pub ports: Ports,
 }
@@ -44,29 +46,35 @@ pub const fn quoted_l3<F: Family, P: Packet>() -> usize {
     l4::<F, P>() + size_of::<Icmp>()
 }
 
-/// Where its transport header begins.
-#[inline(always)]
-pub const fn quoted_l4<F: Family, P: Packet>() -> usize {
-    quoted_l3::<F, P>() + F::HEADER_LEN
-}
-
 /// How much of a packet has to be looked at, from its IP header on: up to the quoted transport header,
 /// which is TCP's at most.
 pub const fn looked_at<F: Family>() -> usize {
-    F::HEADER_LEN + size_of::<Icmp>() + F::HEADER_LEN + size_of::<Tcp>()
+    F::HEADER_LEN + size_of::<Icmp>() + F::HEADER_LEN + F::FRAGMENT_HEADER_LEN + size_of::<Tcp>()
 }
 
 impl<F: Family> IcmpError<F> {
+    /// Bytes before the quoted transport header, its own IP header included.
+    #[inline(always)]
+    fn before_transport(&self) -> usize {
+        F::HEADER_LEN + size_of::<Icmp>() + self.transport
+    }
+
+    /// Where the quoted transport header begins.
+    #[inline(always)]
+    pub fn quoted_l4<P: Packet>(&self) -> usize {
+        quoted_l3::<F, P>() + self.transport
+    }
+
     /// Where the checksum of the quoted packet lies, if it is quoted at all. Of a TCP header that is cut
     /// short it is not, and a UDP datagram need not have one.
     #[inline(always)]
     pub fn quoted_checksum<P: Packet>(&self) -> Option<usize> {
         if self.quoted.protocol == IpProtocol::UDP {
-            return Some(quoted_l4::<F, P>() + offset_of!(Udp, checksum));
+            return Some(self.quoted_l4::<P>() + offset_of!(Udp, checksum));
         }
         // All of the header or nothing, as netfilter has it (`tcp_manip_pkt` in net/netfilter/nf_nat_proto.c).
-        (self.network.length as usize >= looked_at::<F>())
-            .then_some(quoted_l4::<F, P>() + offset_of!(Tcp, checksum))
+        (self.network.length as usize >= self.before_transport() + size_of::<Tcp>())
+            .then_some(self.quoted_l4::<P>() + offset_of!(Tcp, checksum))
     }
 }
 
@@ -78,18 +86,23 @@ pub fn parse_error<F: Family, P: Packet>(packet: &P) -> Result<IcmpError<F>, Rea
     if !F::is_error(icmp.kind) {
         return Err(Reason::Icmp);
     }
-    let quoted = F::quoted(packet, quoted_l3::<F, P>()).ok_or(Reason::Icmp)?;
-    let shortest = F::HEADER_LEN + size_of::<Icmp>() + F::HEADER_LEN + QUOTED_TRANSPORT;
-    let is_of_flows = matches!(quoted.protocol, IpProtocol::TCP | IpProtocol::UDP);
-    if !is_of_flows || (network.length as usize) < shortest {
-        return Err(Reason::Icmp);
-    }
-    let ports = packet.load(quoted_l4::<F, P>()).ok_or(Reason::Icmp)?;
-    Ok(IcmpError {
+    let (quoted, transport) = F::quoted(packet, quoted_l3::<F, P>()).ok_or(Reason::Icmp)?;
+    let ports = packet
+        .load(quoted_l3::<F, P>() + transport)
+        .ok_or(Reason::Icmp)?;
+    let error = IcmpError {
         network,
         quoted,
+        transport,
         ports,
-    })
+    };
+    let is_of_flows = matches!(quoted.protocol, IpProtocol::TCP | IpProtocol::UDP);
+    let shortest = error.before_transport() + QUOTED_TRANSPORT;
+    if is_of_flows && network.length as usize >= shortest {
+        Ok(error)
+    } else {
+        Err(Reason::Icmp)
+    }
 }
 
 /// Decides on an error from outside, about a reply. The ports of the decision are those of the quoted packet.

@@ -8,7 +8,7 @@ use crate::{
     forward::Forward,
     fragment::{Piece, first_l4},
     headers::{Be16, Ethernet, Icmp, IpProtocol, Ports},
-    icmp::{IcmpError, quoted_l3, quoted_l4},
+    icmp::{IcmpError, quoted_l3},
     packet::{L4Change, Packet, WriteFault},
     parse::{Parsed, l4},
     reply::Reply,
@@ -186,11 +186,7 @@ pub fn error_to_container<F: Family, P: Packet>(
             update_icmp_checksum::<F, P>(packet, change)?;
         }
     }
-    packet.put_ethernet(Ethernet {
-        destination: forward.mac,
-        source: forward.source_mac,
-        ether_type: F::ETHER_TYPE,
-    })
+    put_ethernet::<F, P>(packet, forward)
 }
 
 /// Gives an ICMP error from behind a container the host's address, and the packet that it quotes the
@@ -215,6 +211,11 @@ fn translate_error<F: Family, P: Packet>(
     ports: Ports,
 ) -> Result<(), WriteFault> {
     packet.clear_priority_tag()?;
+    if !F::HAS_HEADER_CHECKSUM {
+        let hops = |limit: u8| Be16::new(limit.into());
+        let limit = error.network.ttl;
+        packet.follow_sum(ChecksumDelta::NONE.replace16(hops(limit), hops(limit.wrapping_sub(1))));
+    }
     let quoted_end = end.opposite();
     let addresses = F::replace(error.quoted.address(quoted_end), address);
     let mut change = ChecksumDelta::NONE
@@ -230,7 +231,7 @@ fn translate_error<F: Family, P: Packet>(
         packet.store(at, new)?;
         change = change.replace16(old, new);
     }
-    packet.store(quoted_l4::<F, P>(), ports)?;
+    packet.store(error.quoted_l4::<P>(), ports)?;
     F::rewrite(packet, quoted_l3::<F, P>(), quoted_end, address, 0)?;
     F::rewrite(packet, P::L3, end, address, 1)?;
     // An IPv4 header makes up for its address by its own checksum. ICMPv6's checksum covers those of the
@@ -245,8 +246,7 @@ fn translate_error<F: Family, P: Packet>(
 
 /// Brings the ICMP checksum up to date. Nobody leaves it unfinished (`icmp_push_reply` in net/ipv4/icmp.c,
 /// `icmpv6_push_pending_frames` in net/ipv6/icmp.c). A sum that a NIC has computed over the whole packet
-/// (CHECKSUM_COMPLETE) stays as right as it was: this change makes up for all others, but for IPv6's hop
-/// limit, which no checksum covers.
+/// (CHECKSUM_COMPLETE) stays as right as it was: this change makes up for all others that no checksum follows.
 #[inline(always)]
 fn update_icmp_checksum<F: Family, P: Packet>(
     packet: &mut P,

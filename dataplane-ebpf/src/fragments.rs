@@ -216,27 +216,15 @@ fn keep<F: FamilyMaps + Routing, const L3: usize>(context: TcContext, index: u32
 /// Sends the copies of a datagram's early fragments after its first one, which this is.
 #[inline(never)]
 fn release<F: FamilyMaps + Routing, const L3: usize>(context: TcContext) -> u32 {
-    let (mut skb, kernel, Ok(piece)) = read::<F, L3>(context) else {
-        return LEAVE;
-    };
-    let mut key = HeldKey {
-        datagram: piece.key(),
-        index: 0,
-    };
-    let held = fragment::take_held::<F, _>(&kernel, &key.datagram);
+    let held = count_held::<F, L3>(same(&context));
     if held == 0 {
         return SEND;
     }
-    // The kernel has got all the others. If a copy has had to make room, the datagram is best left to it.
-    for index in 0..MAX_HELD_PIECES {
-        if index >= held {
-            break;
-        }
-        key.index = index;
-        if F::held().get_ptr(key).is_none() {
-            return LEAVE;
-        }
+    // The kernel has got all the others.
+    if held == u32::MAX {
+        return LEAVE;
     }
+    let mut skb = Skb::<L3>::new(context);
     let Some(first) = maps::SCRATCH.get_ptr_mut(0) else {
         return LEAVE;
     };
@@ -249,8 +237,7 @@ fn release<F: FamilyMaps + Routing, const L3: usize>(context: TcContext) -> u32 
         if index >= held {
             break;
         }
-        key.index = index;
-        put_back::<F, L3>(same(skb.context()), &key);
+        put_back::<F, L3>(same(skb.context()), index);
     }
     match skb.become_copy(first) {
         Ok(()) => SEND,
@@ -258,10 +245,33 @@ fn release<F: FamilyMaps + Routing, const L3: usize>(context: TcContext) -> u32 
     }
 }
 
-/// Puts a copied fragment back to where it had come in.
+/// How many copies there are; [`u32::MAX`] if one has had to make room, which is the oldest first.
 #[inline(never)]
-fn put_back<F: FamilyMaps, const L3: usize>(context: TcContext, key: &HeldKey<F::Address>) -> i64 {
-    let mut skb = Skb::<L3>::new(context);
+fn count_held<F: FamilyMaps + Routing, const L3: usize>(context: TcContext) -> u32 {
+    let (_, kernel, Ok(piece)) = read::<F, L3>(context) else {
+        return 0;
+    };
+    let datagram = piece.key();
+    let held = fragment::held::<F, _>(&kernel, &datagram);
+    let oldest = HeldKey { datagram, index: 0 };
+    if held != 0 && F::held().get_ptr(oldest).is_none() {
+        return u32::MAX;
+    }
+    held
+}
+
+/// Puts a copied fragment of the packet's datagram back to where it had come in. Reads the key anew, which all
+/// fragments of a datagram have in common: in the loop's own stack it would be another one in each round, and
+/// the verifier go through all that follows once for each.
+#[inline(never)]
+fn put_back<F: FamilyMaps + Routing, const L3: usize>(context: TcContext, index: u32) -> i64 {
+    let (mut skb, _, Ok(piece)) = read::<F, L3>(context) else {
+        return -1;
+    };
+    let key = HeldKey {
+        datagram: piece.key(),
+        index,
+    };
     let Some(held) = F::held().get_ptr(key) else {
         return -1;
     };

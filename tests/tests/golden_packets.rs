@@ -515,15 +515,23 @@ fn behind<V: Version>(header: &[u8]) -> Vec<u8> {
     [frame, header, &packet[V::HEADER_LEN..]].concat()
 }
 
-/// The question in two fragments.
-fn fragments<V: Version>() -> [Vec<u8>; 2] {
-    [(0, true), (8, false)].map(|(offset, more)| {
-        behind::<V>(&V::fragment_header(
-            question::<V>().network(),
-            7,
-            offset,
-            more,
-        ))
+/// The question as two fragments' content, one behind the other, and what reaches the container: ports and
+/// checksum change in the first alone.
+fn fragments<V: Version>() -> [Step; 2] {
+    let spec = question::<V>();
+    let translated = Spec {
+        destination: (V::TARGET, CONTAINER_PORT),
+        ttl: spec.ttl - 1,
+        ..spec
+    };
+    let whole = from_client(spec);
+    let received = frame(translated, CONTAINER_MAC, BRIDGE_MAC);
+    [("a first fragment", 0, true), ("a last one", 8, false)].map(|(what, offset, more)| {
+        let header = |spec: Spec<V>| V::fragment_header(spec.network(), 7, offset, more);
+        let l4 = ETHERNET + V::HEADER_LEN;
+        let content = if more { &received[l4..] } else { &whole[l4..] };
+        let expected = [&received[..ETHERNET], &header(translated), content].concat();
+        forward(what, behind::<V>(&header(spec)), Ok(expected))
     })
 }
 
@@ -537,8 +545,8 @@ fn other_protocols<V: Version>() -> Vec<Step> {
     };
     let [first, last] = fragments::<V>();
     vec![
-        forward("a first fragment", first, Err(Reason::Fragment)),
-        forward("a last one", last, Err(Reason::Fragment)),
+        first,
+        last,
         forward("ICMP", of(V::ICMP), Err(Reason::Icmp)),
         forward("SCTP", of(IpProtocol(132)), Err(Reason::Protocol)),
         forward("ESP", of(IpProtocol(50)), Err(Reason::Protocol)),

@@ -2,6 +2,7 @@
 //! quote no flow exactly reach nobody. IPv4 and IPv6.
 
 use std::{
+    mem,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     process::ExitCode,
 };
@@ -85,8 +86,11 @@ const PROTOCOLS: [IpProtocol; 2] = [IpProtocol::UDP, IpProtocol::TCP];
 /// What tells a test's last error from those before.
 const LAST: usize = 99;
 
+/// Errors as they arrived, and what each is about.
+type Seen = Vec<(String, Vec<u8>)>;
+
 /// Plays a scenario in a lab without portway and in two with it, and compares what was seen.
-fn compare(cast: &Cast, scenario: fn(&Stage<'_>) -> Result<Vec<(String, Vec<u8>)>>) -> Result<()> {
+fn compare(cast: &Cast, scenario: fn(&Stage<'_>) -> Result<Seen>) -> Result<()> {
     let without = {
         let stage = Stage::new(cast)?;
         scenario(&stage).context("without portway")?
@@ -221,12 +225,12 @@ impl<'a> Stage<'a> {
     }
 
     /// What the container gets of errors that are sent outside.
-    fn into_container(&self) -> Result<Errors> {
+    fn at_container(&self) -> Result<Errors> {
         Errors::of(&self.container.netns, self.cast.host, ANSWER_LIMIT)
     }
 
     /// What the client gets of errors that are sent by the container.
-    fn to_client(&self) -> Result<Errors> {
+    fn at_client(&self) -> Result<Errors> {
         Errors::of(&self.lab.client, self.cast.host, ANSWER_LIMIT)
     }
 
@@ -286,11 +290,11 @@ impl Quote {
     }
 }
 
-fn each_way(stage: &Stage<'_>) -> Result<Vec<(String, Vec<u8>)>> {
+fn each_way(stage: &Stage<'_>) -> Result<Seen> {
     let cast = stage.cast;
     let _socket = stage.ask(HOST_PORTS[0])?;
     let _connection = stage.connect()?;
-    let (into_container, to_client) = (stage.into_container()?, stage.to_client()?);
+    let (into_container, to_client) = (stage.at_container()?, stage.at_client()?);
     let mut seen = Vec::new();
     for kind in cast.errors {
         for protocol in PROTOCOLS {
@@ -317,6 +321,11 @@ fn each_way(stage: &Stage<'_>) -> Result<Vec<(String, Vec<u8>)>> {
             }
         }
     }
+    let quoted = fragment(&stage.reply(IpProtocol::UDP).bytes(), 0);
+    let packet = icmp_error(cast.router, cast.host, 50, cast.errors[0], &quoted);
+    send(&stage.lab.client, &packet)?;
+    let packet = into_container.next().context("about a first fragment")?;
+    seen.push(("about a first fragment".into(), packet));
     // A datagram without a checksum, which IPv6 does not have.
     if cast.host.is_ipv4() {
         let mut quoted = stage.reply(IpProtocol::UDP).bytes();
@@ -329,7 +338,7 @@ fn each_way(stage: &Stage<'_>) -> Result<Vec<(String, Vec<u8>)>> {
 }
 
 /// One client port talks to two host ports that lead to one port of the container.
-fn remapped(stage: &Stage<'_>) -> Result<Vec<(String, Vec<u8>)>> {
+fn remapped(stage: &Stage<'_>) -> Result<Seen> {
     let cast = stage.cast;
     let mut sockets = Vec::new();
     let mut other = None;
@@ -341,7 +350,7 @@ fn remapped(stage: &Stage<'_>) -> Result<Vec<(String, Vec<u8>)>> {
     let other = other.context("the second client port is not another")?;
     let kind = cast.errors[0];
 
-    let into_container = stage.into_container()?;
+    let into_container = stage.at_container()?;
     let about_reply = Quote {
         source: (cast.host, HOST_PORTS[1]).into(),
         ..stage.reply(IpProtocol::UDP)
@@ -361,7 +370,7 @@ fn remapped(stage: &Stage<'_>) -> Result<Vec<(String, Vec<u8>)>> {
         "{packet:02x?}, expected {expected:02x?}"
     );
 
-    let to_client = stage.to_client()?;
+    let to_client = stage.at_client()?;
     let about_question = Quote {
         source: other,
         ..stage.question(IpProtocol::UDP)
@@ -381,11 +390,11 @@ fn kind_of(packet: &[u8]) -> u8 {
 }
 
 /// Of all these errors only the last one arrives.
-fn mismatches(stage: &Stage<'_>) -> Result<Vec<(String, Vec<u8>)>> {
+fn mismatches(stage: &Stage<'_>) -> Result<Seen> {
     let cast = stage.cast;
     let _socket = stage.ask(HOST_PORTS[0])?;
     let kind = cast.errors[0];
-    let (into_container, to_client) = (stage.into_container()?, stage.to_client()?);
+    let (into_container, to_client) = (stage.at_container()?, stage.at_client()?);
 
     let right = stage.reply(IpProtocol::UDP);
     let with = |change: fn(&mut Quote)| {
@@ -415,10 +424,15 @@ fn mismatches(stage: &Stage<'_>) -> Result<Vec<(String, Vec<u8>)>> {
             with(|quote| quote.protocol = IpProtocol::TCP),
         ),
         (cast.host, kind, with(|quote| quote.length = 7)),
-        (cast.host, kind, right),
     ] {
         stage.error_outside(destination, kind, quote)?;
     }
+    let later = fragment(&with(|_| ()).bytes(), 8);
+    send(
+        &stage.lab.client,
+        &icmp_error(cast.router, cast.host, 50, kind, &later),
+    )?;
+    stage.error_outside(cast.host, kind, right)?;
     let first = into_container.next().context("from outside")?;
 
     let right = stage.question(IpProtocol::UDP);
@@ -447,6 +461,20 @@ fn mismatches(stage: &Stage<'_>) -> Result<Vec<(String, Vec<u8>)>> {
         ("from outside".into(), first),
         ("from inside".into(), outside),
     ])
+}
+
+/// A packet as a fragment of a longer one, `offset` bytes behind its beginning.
+fn fragment(packet: &[u8], offset: u16) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    if packet[0] >> 4 == 4 {
+        packet[6..8].copy_from_slice(&(0x2000 | (offset / 8)).to_be_bytes());
+        return packet;
+    }
+    let protocol = mem::replace(&mut packet[6], IpProtocol::FRAGMENT.0);
+    let [high, low] = (offset | 1).to_be_bytes();
+    let header = [protocol, 0, high, low, 0, 0, 0, 7];
+    packet.splice(40..40, header);
+    packet
 }
 
 /// Whom a packet says to be from.

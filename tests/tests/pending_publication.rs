@@ -12,6 +12,7 @@ use portway_tests::{
     harness::{self, Test},
     lab::Lab,
     portway::{Portway, Used},
+    wait::{self, PATIENCE},
 };
 
 fn main() -> ExitCode {
@@ -69,7 +70,7 @@ fn comes_later() -> Result<()> {
     let run = portway.run(&format!(
         "--no-docker --admission direct --publish 9000:{NOBODY}:8080"
     ))?;
-    portway_tests::wait::until_true("the pending port", LIMIT, || {
+    wait::until_true("the pending port", PATIENCE, || {
         let port = portway.port("tcp", 9000).ok().flatten();
         Ok(port.is_some_and(|port| port.state == "pending"))
     })?;

@@ -40,18 +40,19 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn quoted<P: Packet>(packet: &P, offset: usize) -> Option<Network<Be32>> {
+    fn quoted<P: Packet>(packet: &P, offset: usize) -> Option<(Network<Be32>, usize)> {
         let header: Ipv4 = packet.load(offset)?;
         // A first fragment has the ports, the others do not.
-        let is_readable = header.version_ihl == Ipv4::PLAIN
-            && header.fragment.get() & Ipv4::FRAGMENT_OFFSET_MASK == 0;
-        is_readable.then_some(Network {
+        let is_readable =
+            header.version_ihl == Ipv4::PLAIN && header.fragment.get() & Ipv4::OFFSET_MASK == 0;
+        let network = Network {
             source: header.source,
             destination: header.destination,
             protocol: header.protocol,
             ttl: header.ttl,
             length: header.total_length.get().into(),
-        })
+        };
+        is_readable.then_some((network, Self::HEADER_LEN))
     }
 
     #[inline(always)]

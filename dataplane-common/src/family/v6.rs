@@ -52,16 +52,30 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn quoted<P: Packet>(packet: &P, offset: usize) -> Option<Network<Ip6>> {
+    fn quoted<P: Packet>(packet: &P, offset: usize) -> Option<(Network<Ip6>, usize)> {
         let header: Ipv6 = packet.load(offset)?;
-        let is_readable = header.version_class_label.get() >> 28 == 6;
-        is_readable.then_some(Network {
+        if header.version_class_label.get() >> 28 != 6 {
+            return None;
+        }
+        let mut network = Network {
             source: header.source,
             destination: header.destination,
             protocol: header.next_header,
             ttl: header.hop_limit,
             length: Self::HEADER_LEN as u32 + u32::from(header.payload_length.get()),
-        })
+        };
+        let mut transport = Self::HEADER_LEN;
+        // Senders cut datagrams that are too long for their own link, and hear of a narrower one by an error
+        // about the first fragment, which no router cuts again.
+        if header.next_header == IpProtocol::FRAGMENT {
+            let fragment: Ipv6Fragment = packet.load(offset + Self::HEADER_LEN)?;
+            if fragment.offset.get() & Ipv6Fragment::OFFSET_MASK != 0 {
+                return None;
+            }
+            network.protocol = fragment.next_header;
+            transport += Self::FRAGMENT_HEADER_LEN;
+        }
+        Some((network, transport))
     }
 
     #[inline(always)]

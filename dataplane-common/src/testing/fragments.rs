@@ -61,9 +61,13 @@ pub fn run_fragment<F: Sample, const L3: usize>(
         return left(Reason::Fragment);
     }
     let datagram = piece.key();
-    let count = fragment::take_held::<F, _>(world, &datagram);
+    let count = fragment::held::<F, _>(world, &datagram);
     let early = (0..count).filter_map(|index| held.remove(&HeldKey { datagram, index }));
     let early: Vec<_> = early.collect();
+    if early.len() != count as usize {
+        fragment::leave::<F, _>(world, &piece);
+        return left(Reason::Fragment);
+    }
     let mut sent = vec![send(world, packet, &piece, hook)];
     for packet in early {
         sent.extend(run_fragment(world, held, &packet, hook));

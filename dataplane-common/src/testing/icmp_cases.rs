@@ -427,6 +427,60 @@ fn of_ipv6_errors_those_are_read_that_quote_a_plain_packet() {
     assert_eq!(read(1, IpProtocol::UDP, 0x45), Err(Reason::Icmp));
 }
 
+/// The same packet as a fragment of a longer one.
+fn fragment_v6(quoted: &[u8], offset: u16) -> Vec<u8> {
+    let (header, rest) = quoted.split_at(V6::HEADER_LEN);
+    let mut header = header.to_vec();
+    let protocol = core::mem::replace(&mut header[6], IpProtocol::FRAGMENT.0);
+    let [high, low] = (offset | 1).to_be_bytes();
+    [&header, &[protocol, 0, high, low, 0, 0, 0, 7][..], rest].concat()
+}
+
+#[test]
+fn an_ipv6_error_may_quote_a_first_fragment() {
+    let error = |source, destination, ttl, quoted_source| Error::<V6> {
+        source,
+        destination,
+        kind: 2,
+        ttl,
+        quoted: Quoted {
+            protocol: IpProtocol::UDP,
+            source: quoted_source,
+            destination: (ip6(1), 5000),
+            has_checksum: true,
+        },
+        length: LONG,
+    };
+    let build = |error: Error<V6>, offset, length: usize| {
+        let quoted = fragment_v6(&error.quoted.bytes(), offset);
+        error.build_quoting(&quoted[..V6::HEADER_LEN + length])
+    };
+    let (host, container, router) = (ip6(2), ip6(3), ip6(4));
+    let original = error(router, host, 64, (host, 9000));
+    for length in [16, 17, LONG] {
+        let mut packet = build(original, 0, length);
+        let parsed = parse_error::<V6, _>(&packet).expect("an error");
+        let decision = Forward {
+            address: container,
+            ports: Ports {
+                source: Be16::new(8080),
+                destination: Be16::new(5000),
+            },
+            mac: [2, 0, 0, 0, 17, 2],
+            source_mac: [2, 0, 0, 0, 0, 1],
+            ifindex: VETH,
+            is_first: false,
+        };
+        rewrite::error_to_container(&mut packet, &parsed, &decision).expect("inside");
+        let expected = build(error(router, container, 63, (container, 8080)), 0, length);
+        assert_eq!(packet, handed_over(expected));
+    }
+    for (offset, length) in [(8, LONG), (0, 15), (0, 7)] {
+        let packet = build(original, offset, length);
+        assert_eq!(parse_error::<V6, _>(&packet).err(), Some(Reason::Icmp));
+    }
+}
+
 /// The decisions do not differ by IP version; checksums do.
 #[test]
 fn ipv6_errors_are_rewritten_as_if_they_quoted_the_other_packet() {

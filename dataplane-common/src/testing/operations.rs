@@ -180,6 +180,7 @@ fn check_forward<F: Sample>(world: &World<F>, before: Buffer) {
             assert!(!F::is_martian(old.source));
             assert_ne!(world.backends[&1].generation, 0, "no packet to the dead");
         }
+        Verdict::ErrorForwarded(ifindex) => check_error(ifindex, VETH, &before, &after),
         other => panic!("{other:?}"),
     }
 }
@@ -199,8 +200,16 @@ fn check_reply<F: Sample>(world: &World<F>, before: Buffer) {
             assert_eq!(new.destination, old.destination);
             assert_eq!(after.bytes[..ETHERNET], before.bytes[..ETHERNET]);
         }
+        Verdict::ErrorReplied(ifindex) => check_error(ifindex, EXTERNAL, &before, &after),
         other => panic!("{other:?}"),
     }
+}
+
+/// What holds of a translated ICMP error; its own cases say more.
+fn check_error(ifindex: u32, expected: u32, before: &Buffer, after: &Buffer) {
+    assert_eq!(ifindex, expected);
+    assert_eq!(after.bytes.len(), before.bytes.len());
+    assert_eq!(before.vlan_id(), 0);
 }
 
 /// What holds of every translation, whatever its direction. Returns the headers before and after.

@@ -2,8 +2,13 @@
 
 use super::{buffer::Buffer, sample::Sample, world::World};
 use crate::{
-    forward::forward, packet::WriteFault, parse::parse, reason::Counter, reason::Reason,
-    reply::reply, rewrite,
+    forward::forward,
+    icmp::{forward_error, parse_error, reply_error},
+    packet::WriteFault,
+    parse::parse,
+    reason::{Counter, Reason},
+    reply::reply,
+    rewrite,
 };
 
 /// What becomes of a packet.
@@ -13,6 +18,10 @@ pub enum Verdict {
     Forwarded(u32),
     /// It goes to a client, by this interface.
     Replied(u32),
+    /// It is an ICMP error and goes to a container, by this interface.
+    ErrorForwarded(u32),
+    /// It is an ICMP error and goes to a client, by this interface.
+    ErrorReplied(u32),
     /// It goes on as it came.
     Passed(Reason),
     /// It goes nowhere.
@@ -25,6 +34,8 @@ impl Verdict {
         match self {
             Self::Forwarded(_) => Counter::Forwarded,
             Self::Replied(_) => Counter::Replied,
+            Self::ErrorForwarded(_) => Counter::IcmpForwarded,
+            Self::ErrorReplied(_) => Counter::IcmpReplied,
             Self::Passed(reason) => reason,
             Self::Dropped => Counter::WriteFault,
         }
@@ -32,7 +43,7 @@ impl Verdict {
 }
 
 /// `portway_forward`, and `portway_forward_l3` of a bare packet: `packet` comes in on the external interface
-/// `ingress`.
+/// `ingress`. Fragments are [`fragments`](super::fragments)'.
 pub fn run_forward<F: Sample, const L3: usize>(
     world: &World<F>,
     packet: &mut Buffer<L3>,
@@ -40,6 +51,7 @@ pub fn run_forward<F: Sample, const L3: usize>(
 ) -> Verdict {
     let parsed = match parse::<F, _>(packet) {
         Ok(parsed) => parsed,
+        Err(Reason::Icmp) => return run_error_forward(world, packet),
         Err(reason) => return Verdict::Passed(reason),
     };
     let decision = match forward(packet, &parsed, world, ingress) {
@@ -52,10 +64,30 @@ pub fn run_forward<F: Sample, const L3: usize>(
     }
 }
 
-/// `portway_reply`: `packet` comes in on `ingress`, the host's end of a container's veth pair.
+fn run_error_forward<F: Sample, const L3: usize>(
+    world: &World<F>,
+    packet: &mut Buffer<L3>,
+) -> Verdict {
+    let error = match parse_error::<F, _>(packet) {
+        Ok(error) => error,
+        Err(reason) => return Verdict::Passed(reason),
+    };
+    let decision = match forward_error(packet, &error, world) {
+        Ok(decision) => decision,
+        Err(reason) => return Verdict::Passed(reason),
+    };
+    match rewrite::error_to_container(packet, &error, &decision) {
+        Ok(()) => Verdict::ErrorForwarded(decision.ifindex),
+        Err(WriteFault) => Verdict::Dropped,
+    }
+}
+
+/// `portway_reply`: `packet` comes in on `ingress`, the host's end of a container's veth pair. Fragments are
+/// [`fragments`](super::fragments)'.
 pub fn run_reply<F: Sample>(world: &World<F>, packet: &mut Buffer, ingress: u32) -> Verdict {
     let parsed = match parse::<F, _>(packet) {
         Ok(parsed) => parsed,
+        Err(Reason::Icmp) => return run_error_reply(world, packet, ingress),
         Err(reason) => return Verdict::Passed(reason),
     };
     let decision = match reply(packet, &parsed, world, ingress) {
@@ -64,6 +96,21 @@ pub fn run_reply<F: Sample>(world: &World<F>, packet: &mut Buffer, ingress: u32)
     };
     match rewrite::to_client(packet, &parsed, &decision) {
         Ok(()) => Verdict::Replied(decision.ifindex),
+        Err(WriteFault) => Verdict::Dropped,
+    }
+}
+
+fn run_error_reply<F: Sample>(world: &World<F>, packet: &mut Buffer, ingress: u32) -> Verdict {
+    let error = match parse_error::<F, _>(packet) {
+        Ok(error) => error,
+        Err(reason) => return Verdict::Passed(reason),
+    };
+    let decision = match reply_error(packet, &error, world, ingress) {
+        Ok(decision) => decision,
+        Err(reason) => return Verdict::Passed(reason),
+    };
+    match rewrite::error_to_client(packet, &error, &decision) {
+        Ok(()) => Verdict::ErrorReplied(decision.ifindex),
         Err(WriteFault) => Verdict::Dropped,
     }
 }

@@ -66,13 +66,20 @@ fn two_flows_with_the_same_reply_are_told_apart_by_another_port<F: Sample>() {
     );
     assert_eq!(world.flow_counts(), (3, 0));
 
-    // A client that really has the port which another was given is told apart, too.
-    let sent = Spec {
-        source: (F::CLIENT, 1024),
-        ..from_client::<F>()
-    };
-    let received = send_in(&world, &sent.build()).expect("translated");
-    assert_ne!(received.ports::<F>().0, 1024);
+    // A client that really has the port which another was given is told apart, too, wherever it sends.
+    for destination in targets {
+        let sent = Spec {
+            source: (F::CLIENT, 1024),
+            destination,
+            ..from_client::<F>()
+        };
+        let received = send_in(&world, &sent.build()).expect("translated");
+        let (port, _) = received.ports::<F>();
+        assert!(
+            ![CLIENT_PORT, 1024, 1025].contains(&port),
+            "{destination:?}"
+        );
+    }
 }
 
 /// A datagram to another host port that leads to the same container port.

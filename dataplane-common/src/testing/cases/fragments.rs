@@ -1,10 +1,13 @@
 //! Fragments, both ways, in any order.
 
+use std::mem::offset_of;
+
 use super::*;
 use crate::{
     family::Family,
-    fragment::{LIFETIME, Piece},
-    headers::{Be16, TcpFlags},
+    forward::forward,
+    fragment::{self, LIFETIME, Piece},
+    headers::{Be16, Ipv4, Ipv6, TcpFlags},
     settings::Admission,
     testing::{
         buffer::ETHERNET,
@@ -18,6 +21,9 @@ both_families!(
     a_segment_is_as_well,
     a_datagram_that_is_not_ours_is_the_kernels_in_any_order,
     an_identification_comes_again,
+    datagrams_of_other_identifications_are_apart,
+    the_first_of_a_flow_is_told,
+    what_no_fragment_can_be_is_left_alone,
     duplicates_do_not_end_a_datagram,
     a_datagram_is_not_waited_for_forever,
     too_big_a_fragment_leaves_the_datagram_to_the_kernel,
@@ -260,14 +266,79 @@ fn an_identification_comes_again<F: Sample>() {
     }
 }
 
+fn datagrams_of_other_identifications_are_apart<F: Sample>() {
+    let elsewhere = Spec {
+        destination: (F::HOST, HOST_PORT + 1),
+        ..request::<F>()
+    };
+    let mut scene = Scene::<F>::new();
+    let (ours, others) = (cut(request::<F>(), 5), cut(elsewhere, 6));
+    let (mut sent, mut left) = (Vec::new(), 0);
+    for (one, other) in ours.iter().zip(&others) {
+        let played = scene.play_all(OUTSIDE, [one, other]);
+        sent.extend(played.0);
+        left += played.1;
+    }
+    assert_eq!(left, 4);
+    expect_together(sent, at_container(request::<F>()));
+}
+
+fn the_first_of_a_flow_is_told<F: Sample>() {
+    let world = World::<F>::new();
+    for is_first in [true, false] {
+        let pieces = cut(request::<F>(), 5);
+        let seen = piece::<F>(&pieces[0]);
+        let parsed = fragment::parse_first::<F, _>(&pieces[0], &seen).expect("whole headers");
+        let joined = forward(&pieces[0], &parsed, &world, EXTERNAL).expect("ours");
+        fragment::begin_forward(&world, &seen, &parsed, joined.ports.source).expect("noted");
+        for (index, packet) in pieces.iter().enumerate() {
+            let way = fragment::to_container::<F, _>(&world, &piece::<F>(packet)).expect("ours");
+            assert_eq!(way.is_first, is_first && index == 0);
+        }
+    }
+}
+
+fn what_no_fragment_can_be_is_left_alone<F: Sample>() {
+    let template = cut(request::<F>(), 5);
+    let last = |offset: u16, length: usize| {
+        let mut network = request::<F>().network();
+        network.length = (F::HEADER_LEN + length) as u32;
+        let header = F::fragment_header(network, 5, offset, false);
+        let mut bytes = [&template[0].bytes[..ETHERNET], &header].concat();
+        bytes.resize(bytes.len() + length, 1);
+        Buffer::new(bytes)
+    };
+    // Shorter than its own fragment header, which IPv4 does not have.
+    let mut cut_header = last(10, 64);
+    let at = if F::FRAGMENT_HEADER_LEN == 0 {
+        ETHERNET + offset_of!(Ipv4, total_length)
+    } else {
+        ETHERNET + offset_of!(Ipv6, payload_length)
+    };
+    cut_header.bytes[at..at + 2].copy_from_slice(&[0, 4]);
+    for (packet, is_held) in [
+        (last(10, 0), false),
+        (last(8191, 8), false),
+        (last(8191, 7), true),
+        (cut_header, false),
+    ] {
+        let mut scene = Scene::<F>::new();
+        assert_eq!(
+            scene.play(OUTSIDE, &packet),
+            [(Verdict::Passed(Reason::Fragment), packet.clone())]
+        );
+        assert_eq!(scene.held.len(), usize::from(is_held));
+    }
+}
+
 fn duplicates_do_not_end_a_datagram<F: Sample>() {
     let mut scene = Scene::<F>::new();
     let pieces = cut(request::<F>(), 5);
-    let order = [0, 1, 1, 1, 3, 1, 2];
-    let (sent, left) = scene.play_all(OUTSIDE, order.map(|index| &pieces[index]));
-    assert_eq!((sent.len(), left), (7, 0));
-    expect_together(sent, at_container(request::<F>()));
-    assert!(scene.world.datagrams.borrow().is_empty());
+    for (order, early) in [([0, 1, 1, 1, 3, 1, 2], 0), ([1, 0, 0, 0, 1, 3, 2], 1)] {
+        let (sent, left) = scene.play_all(OUTSIDE, order.map(|index| &pieces[index]));
+        assert_eq!((sent.len(), left), (7, early));
+        expect_together(sent, at_container(request::<F>()));
+    }
 }
 
 fn a_datagram_is_not_waited_for_forever<F: Sample>() {
@@ -311,6 +382,12 @@ fn too_big_a_fragment_leaves_the_datagram_to_the_kernel<F: Sample>() {
     scene.world.backends.get_mut(&1).expect("there").mtu = longest - 1;
     let (sent, left) = scene.play_all(OUTSIDE, pieces.iter().rev());
     assert_eq!((sent.len(), left), (0, 4));
+    // After the first was sent on it is too late.
+    let mut scene = Scene::<F>::new();
+    scene.world.backends.get_mut(&1).expect("there").mtu = longest - 1;
+    scene.play_all(OUTSIDE, &pieces[..1]);
+    let played = scene.play(OUTSIDE, &pieces[1]);
+    assert_eq!(played[0].0, Verdict::Passed(Reason::Mtu));
 }
 
 fn what_cannot_travel_on_is_left_alone<F: Sample>() {
@@ -329,6 +406,13 @@ fn what_cannot_travel_on_is_left_alone<F: Sample>() {
         scene.held.is_empty(),
         "nothing is held that could not go on"
     );
+    // The whole datagram is the kernel's then, which goes by its first fragment.
+    let mut scene = Scene::<F>::new();
+    let mut pieces = cut(request::<F>(), 5);
+    pieces[2] = cut(dying, 5).swap_remove(2);
+    let order = [3, 2, 0, 1];
+    let (sent, left) = scene.play_all(OUTSIDE, order.map(|index: usize| &pieces[index]));
+    assert_eq!((sent.len(), left), (0, 4));
 }
 
 fn flows_that_ended_take_their_datagrams_along<F: Sample>() {
@@ -394,11 +478,16 @@ fn no_more_is_held_than_there_is_room_for<F: Sample>() {
     let pieces = cut(spec, 5);
     let (sent, _) = scene.play_all(OUTSIDE, pieces.iter().rev());
     expect_together(sent, at_container(spec));
+    assert!(scene.world.datagrams.borrow().is_empty());
     // By the hundred: the kernel has them all, and keeps them.
     let mut scene = Scene::<F>::new();
     let pieces = cut_by(spec, 5, 512);
     let (sent, left) = scene.play_all(OUTSIDE, pieces.iter().rev());
     assert_eq!((sent.len(), left), (0, pieces.len()));
+    let mut scene = Scene::<F>::new();
+    let (sent, left) = scene.play_all(OUTSIDE, &pieces);
+    assert_eq!((sent.len(), left), (pieces.len(), 0));
+    assert!(scene.world.datagrams.borrow().is_empty());
 }
 
 fn nothing_is_noted_where_the_kernel_admits<F: Sample>() {

@@ -225,7 +225,9 @@ fn what_reaches_the_container_otherwise_admits_nothing<F: Sample>() {
 
 fn what_leaves_otherwise_admits_no_replies<F: Sample>() {
     let refused = |egress, spec: Spec<F>| {
-        let world = world::<F>();
+        let mut world = world::<F>();
+        // Another port that leads to the same place.
+        world.publish(IpProtocol::UDP, HOST_PORT + 1, 1, CONTAINER_PORT);
         assert_eq!(send_in(&world, &question::<F>()), Err(Reason::Lease));
         admit_in(&world, from_client::<F>());
         admit_reply::<F, _, _>(&spec.build(), &world, egress);
