@@ -40,6 +40,11 @@ impl Story {
             Protocol::Udp => Class::Crossed,
             Protocol::Tcp => Class::CrossedTcp,
         }));
+        classes.extend(self.steps.iter().filter_map(|step| {
+            let is_cut = |twist: &Twist| matches!(twist, Twist::Fragments(..));
+            let is_long = step.is_long(&self.lines[step.line]);
+            (is_long && step.twists.iter().any(is_cut)).then_some(Class::LongFragments)
+        }));
         let alike = self.steps.iter().filter(|step| {
             let line = &self.lines[step.line];
             let others = self.lines.iter().filter(|other| other.looks_like(line));
