@@ -64,7 +64,9 @@ classes! {
     /// Checksums left to the hardware, and packets to be segmented by it.
     Offload = "offload", true, true;
     /// Fragments.
-    Fragments = "fragments", false, true;
+    Fragments = "fragments", true, true;
+    /// Fragments of what may be larger than the container's MTU.
+    LongFragments = "long-fragments", false, true;
     /// ICMP errors with a wrong checksum.
     Checksums = "checksums", false, false;
     /// ICMP errors.

@@ -67,7 +67,7 @@ pub const ALL: &[Mutation] = &[
     mutation(
         "the time to live stays",
         FAMILY,
-        "header.ttl.wrapping_sub(1)",
+        "header.ttl.wrapping_sub(hops)",
         "header.ttl",
     ),
     mutation(

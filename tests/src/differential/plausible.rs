@@ -40,6 +40,11 @@ impl Story {
             Protocol::Udp => Class::Crossed,
             Protocol::Tcp => Class::CrossedTcp,
         }));
+        classes.extend(self.steps.iter().filter_map(|step| {
+            let is_cut = |twist: &Twist| matches!(twist, Twist::Fragments(..));
+            let is_long = step.is_long(&self.lines[step.line]);
+            (is_long && step.twists.iter().any(is_cut)).then_some(Class::LongFragments)
+        }));
         let alike = self.steps.iter().filter(|step| {
             let line = &self.lines[step.line];
             let others = self.lines.iter().filter(|other| other.looks_like(line));
@@ -68,7 +73,7 @@ impl Story {
         let early = early.map(|(_, step)| self.lines[step.line].protocol);
         let crossed = self.lines.iter().filter(|line| {
             let mut others = self.lines.iter();
-            others.any(|other| line.opener != other.opener && line.looks_like(other))
+            others.any(|other| line.crosses(other) || other.crosses(line))
         });
         early.chain(crossed.map(|line| line.protocol))
     }

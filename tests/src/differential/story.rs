@@ -127,6 +127,16 @@ impl Line {
             && (self.host, self.host_port) == (other.host, other.host_port)
     }
 
+    /// Whether the container begins this conversation on ports on which the client begins the other one: on
+    /// the container's side, or on the host's, where it is masqueraded under its own port.
+    pub fn crosses(&self, other: &Self) -> bool {
+        let is_masquerade = self.client_port == other.client_port && self.port == other.host_port;
+        self.opener == End::Container
+            && other.opener == End::Client
+            && self.protocol == other.protocol
+            && (self.looks_like(other) || is_masquerade)
+    }
+
     /// Whether the container sends on the same tuple.
     pub fn looks_like(&self, other: &Self) -> bool {
         self.protocol == other.protocol
