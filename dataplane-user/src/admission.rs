@@ -9,6 +9,8 @@ use crate::{
     dataplane::Dataplane,
     firewall::{self, Verdict},
     handover::hand_over,
+    publication::Source,
+    rows::Row,
     text::encode_text,
 };
 
@@ -61,28 +63,42 @@ pub fn word(admission: Admission) -> &'static str {
     }
 }
 
-/// Decides, if asked to by looking at the firewall's rules in force.
-pub fn decide(request: Request) -> Decision {
+/// Decides, if asked to by looking at the firewall's rules in force. `rows` are what is published.
+pub fn decide(request: Request, rows: &[Row]) -> Decision {
+    match request {
+        Request::Auto => by_rules(request, &firewall::inspect_all(), rows),
+        asked_for => by_rules(asked_for, &Verdict::Clean, rows),
+    }
+}
+
+/// The same, with the rules looked at already.
+pub fn by_rules(request: Request, verdict: &Verdict, rows: &[Row]) -> Decision {
     let asked_for = |admission| Decision {
         admission,
         why: format!("asked for with --admission {}", word(admission)),
     };
+    let publishes_docker = || {
+        let publications = rows.iter().map(|row| &row.publication);
+        publications
+            .into_iter()
+            .any(|publication| publication.source == Source::Docker)
+    };
     match request {
         Request::Direct => asked_for(Admission::Direct),
         Request::Netfilter => asked_for(Admission::Netfilter),
-        Request::Auto => by_rules(&firewall::inspect_all()),
-    }
-}
-
-/// Decides by what the firewall's rules in force are.
-pub fn by_rules(verdict: &Verdict) -> Decision {
-    Decision {
-        admission: if verdict.allows_direct() {
-            Admission::Direct
-        } else {
-            Admission::Netfilter
+        // Its ports end at a process of the host, and the rules for those are to be kept.
+        Request::Auto if *verdict == Verdict::Clean && publishes_docker() => Decision {
+            admission: Admission::Netfilter,
+            why: "Docker has no rules (iptables is off); docker-proxy serves its ports".into(),
         },
-        why: verdict.to_string(),
+        Request::Auto => Decision {
+            admission: if verdict.allows_direct() {
+                Admission::Direct
+            } else {
+                Admission::Netfilter
+            },
+            why: verdict.to_string(),
+        },
     }
 }
 
@@ -184,4 +200,44 @@ fn monotonic_millis() -> anyhow::Result<u32> {
     let time = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
     // The programs let it wrap as well.
     Ok((time.tv_sec() as u64 * 1000 + time.tv_nsec() as u64 / 1_000_000) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use dataplane_common::published::Backend;
+
+    use super::*;
+    use crate::{publication::Publication, rows::State, spec::Spec};
+
+    fn row(source: Source) -> Row {
+        Row {
+            number: 1,
+            publication: Publication {
+                source,
+                ..Spec::parse("9000:10.0.0.2:80").expect("a SPEC")
+            },
+            state: State::Active,
+            backend: Backend::default(),
+        }
+    }
+
+    #[test]
+    fn the_table_alone_decides_only_where_nobody_else_has_a_say() {
+        let foreign = Verdict::Foreign("somebody's rule".into());
+        let unknown = Verdict::Unverifiable("no nft".into());
+        let [docker, fixed] = [Source::Docker, Source::Static].map(row);
+        for (verdict, rows, admission) in [
+            (&Verdict::Clean, vec![], Admission::Direct),
+            (&Verdict::Clean, vec![fixed.clone()], Admission::Direct),
+            // docker-proxy serves it, behind the rules for the host's own sockets.
+            (&Verdict::Clean, vec![docker.clone()], Admission::Netfilter),
+            (&Verdict::DockerOnly, vec![docker], Admission::Direct),
+            (&foreign, vec![fixed.clone()], Admission::Netfilter),
+            (&unknown, vec![fixed], Admission::Netfilter),
+        ] {
+            let decision = by_rules(Request::Auto, verdict, &rows);
+            assert_eq!(decision.admission, admission, "{verdict:?}, {rows:?}");
+            assert!(!decision.why.is_empty());
+        }
+    }
 }

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    admission::{self, Request},
+    admission,
     announce::Announcer,
     collector::Collector,
     desired,
@@ -259,10 +259,8 @@ impl Controller {
             self.rule_changes = report.changes;
         }
         let request = admission::requested(dataplane)?;
-        let decision = match request {
-            Request::Auto => admission::by_rules(&report.verdict),
-            asked_for => admission::decide(asked_for),
-        };
+        let rows = rows::read(dataplane)?;
+        let decision = admission::by_rules(request, &report.verdict, &rows);
         if admission::enforce(dataplane, request, &decision)? {
             say(format_args!(
                 "admission {}: {}",

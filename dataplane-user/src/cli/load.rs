@@ -110,7 +110,7 @@ pub async fn bring_up(
         Some(request) => request,
         None => admission::requested(&reconciler.dataplane)?,
     };
-    let decision = admission::decide(request);
+    let decision = admission::decide(request, &rows::read(&reconciler.dataplane)?);
     let external = external_interfaces(reconciler, &args.external).await?;
     if !args.external.is_empty() {
         reconciler.set_follows_default_routes(false)?;

@@ -66,7 +66,7 @@ async fn attempt(
     if is_new {
         check_free(publication, &rows)?;
         let request = admission::requested(&reconciler.dataplane)?;
-        let decision = admission::decide(request);
+        let decision = admission::decide(request, &rows);
         admission::enforce(&mut reconciler.dataplane, request, &decision)?;
     } else if !rows
         .iter()
