@@ -65,7 +65,7 @@ pub const LEASE: u32 = 3_000;
 /// lag behind the controller's, so a moment may seem to be still to come.
 #[inline(always)]
 fn millis_between(then: u32, now: u32) -> u32 {
-    const LAG: u32 = 60_000;
+    const LAG: u32 = 1_000;
     let age = now.wrapping_sub(then);
     if age > u32::MAX - LAG { 0 } else { age }
 }
@@ -92,8 +92,8 @@ pub struct Flow<A> {
     pub external_mtu: u16,
     /// A [`State`] as its number.
     pub state: u8,
-    /// 1 if it is among the flows whose both ends have proved to be there.
-    pub is_kept: u8,
+    /// [`KEPT`](Self::KEPT) and [`BEGUN_HERE`](Self::BEGUN_HERE), or neither.
+    pub marks: u8,
     /// The client's own port.
     pub client_port: Be16,
     /// When routing was last asked, in seconds of the monotonic clock, as the two below.
@@ -116,6 +116,24 @@ pub struct Flow<A> {
 }
 
 impl<A> Flow<A> {
+    /// In [`marks`](Self::marks): it is among the flows whose both ends have proved to be there.
+    pub const KEPT: u8 = 1;
+
+    /// In [`marks`](Self::marks): it goes, or did when it was last admitted, without the kernel's knowledge.
+    pub const BEGUN_HERE: u8 = 2;
+
+    /// Whether it is among the flows whose both ends have proved to be there.
+    #[inline(always)]
+    pub fn is_kept(&self) -> bool {
+        self.marks & Self::KEPT != 0
+    }
+
+    /// Whether it goes, or did when it was last admitted, without the kernel's knowledge.
+    #[inline(always)]
+    pub fn is_begun_here(&self) -> bool {
+        self.marks & Self::BEGUN_HERE != 0
+    }
+
     /// How far it has come.
     #[inline(always)]
     pub fn state(&self) -> State {
@@ -149,17 +167,19 @@ impl<A> Flow<A> {
     /// them for a flow of the container's own. `now` in milliseconds.
     #[inline(always)]
     pub fn is_known_to_kernel(&self, settings: &Settings, now: u32) -> bool {
-        self.admitted_in_at != 0
+        !self.is_begun_here()
+            || self.admitted_in_at != 0
             || (self.handed_over_at != 0 && millis_between(self.handed_over_at, now) > HAND_OVER)
-            || millis_between(settings.rules_since, now) > LEASE
+            || millis_between(settings.admission_since, now) > LEASE
     }
 
     /// Forgets what the kernel has seen of it: from now on it sees nothing.
     #[inline(always)]
     pub fn take_back(&mut self) {
-        if self.handed_over_at | self.admitted_in_at != 0 {
+        if self.handed_over_at | self.admitted_in_at != 0 || !self.is_begun_here() {
             self.handed_over_at = 0;
             self.admitted_in_at = 0;
+            self.marks |= Self::BEGUN_HERE;
         }
     }
 
@@ -172,6 +192,10 @@ impl<A> Flow<A> {
             Move::Ignored => return Observed::Noted,
             Move::Invalid => return Observed::Invalid,
         };
+        // A refusal: conntrack forgets such a flow at once, and so its ports are free.
+        if state == State::SynSent && next == State::Close && direction == Direction::Reply {
+            self.generation = 0;
+        }
         // At most one write a second and none where nothing changes: the entry's cache line is shared.
         if self.last_seen != now {
             self.last_seen = now;
@@ -179,7 +203,7 @@ impl<A> Flow<A> {
         if self.state != next as u8 {
             self.state = next as u8;
         }
-        if self.is_kept == 0 && next.is_proven() {
+        if !self.is_kept() && next.is_proven() {
             Observed::Proven
         } else {
             Observed::Noted
@@ -247,7 +271,7 @@ mod tests {
             "nor does its answer"
         );
         assert_eq!(flow.observe(Direction::Forward, ACK, 3), Observed::Proven);
-        flow.is_kept = 1;
+        flow.marks |= Flow::<Be32>::KEPT;
         assert_eq!(flow.observe(Direction::Forward, ACK, 4), Observed::Noted);
         assert_eq!((flow.state(), flow.last_seen), (State::Established, 4));
         assert_eq!(

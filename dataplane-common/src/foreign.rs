@@ -29,7 +29,7 @@ pub fn observe_outgoing<F: Family, P: Packet, T: Tables<F>>(packet: &P, tables: 
 /// The same of a fragment, which tells something only if it is its datagram's first.
 #[inline(never)]
 fn observe_fragment<F: Family, P: Packet, T: Tables<F>>(packet: &P, tables: &T) {
-    if let Ok(piece) = fragment::piece::<F, P, T>(packet, tables)
+    if let Ok(piece) = fragment::piece::<F, P, T>(packet, tables, 0)
         && piece.is_first()
         && let Ok(parsed) = fragment::parse_first::<F, P>(packet, &piece)
     {

@@ -46,6 +46,8 @@ pub struct Piece<A> {
     pub payload: u32,
     /// Whether there is none behind it.
     pub is_last: bool,
+    /// The interface it came in by, the lower half of its index.
+    pub interface: u16,
 }
 
 impl<A: Copy> Piece<A> {
@@ -73,7 +75,7 @@ impl<A: Copy> Piece<A> {
             id: self.id,
             protocol: self.network.protocol,
             is_whole: u8::from(self.is_first() && self.is_last),
-            padding: 0,
+            interface: self.interface,
         }
     }
 }
@@ -93,8 +95,8 @@ pub struct FragmentKey<A> {
     /// 1 for an IPv6 datagram that has a fragment header and yet is whole, which has nothing to do with
     /// fragments of the same identification (RFC 6946).
     pub is_whole: u8,
-    /// Zero.
-    pub padding: u16,
+    /// The interface they come in by, the lower half of its index: nobody else can add to a datagram.
+    pub interface: u16,
 }
 
 /// The copy of a fragment that came before its datagram's first one.
@@ -238,12 +240,14 @@ pub enum Step {
 pub fn piece<F: Family, P: Packet, T: Tables<F>>(
     packet: &P,
     tables: &T,
+    ingress: u32,
 ) -> Result<Piece<F::Address>, Reason> {
     let settings = tables.settings().ok_or(Reason::Admission)?;
     if settings.admission != Admission::Direct as u32 || packet.vlan_id() != 0 {
         return Err(Reason::Fragment);
     }
-    let piece = F::parse_fragment(packet, P::L3)?;
+    let mut piece = F::parse_fragment(packet, P::L3)?;
+    piece.interface = ingress as u16;
     match piece.network.protocol {
         IpProtocol::TCP | IpProtocol::UDP => Ok(piece),
         _ => Err(Reason::Fragment),

@@ -350,6 +350,11 @@ impl<F: Family> Candidate<'_, F> {
         } else {
             State::first(network.protocol)
         };
+        let marks = if self.settings.admission == Admission::Direct as u32 {
+            Flow::<F::Address>::BEGUN_HERE
+        } else {
+            0
+        };
         let flow = Flow {
             host_address: network.destination,
             next_hop: route.next_hop,
@@ -360,7 +365,7 @@ impl<F: Family> Candidate<'_, F> {
             host_port: self.parsed.ports.destination,
             external_mtu: route.mtu,
             state: state as u8,
-            is_kept: 0,
+            marks,
             client_port: self.parsed.ports.source,
             routed_at: self.now,
             created: self.now,

@@ -49,7 +49,11 @@ impl<F: Family> Candidate<'_, F> {
                 if flow.handed_over_at == 0 {
                     flow.handed_over_at = now.max(1);
                 }
-                let observed = flow.observe(Direction::Forward, self.parsed.flags, self.now);
+                let mut observed = flow.observe(Direction::Forward, self.parsed.flags, self.now);
+                if flow.admitted_in_at == 0 {
+                    // Nobody has proved anything by packets that the firewall may have dropped.
+                    observed = Observed::Noted;
+                }
                 (Known::Refused(Reason::Lease), observed)
             };
         drop(flow);
@@ -83,6 +87,11 @@ pub(crate) fn check_reply<F: Family>(
         && is_plain(flow, parsed);
     if is_leased || !flow.is_known_to_kernel(settings, now_millis) {
         return Ok(());
+    }
+    // Until the kernel has been seen to let its client through it may be nobody's flow, and this a packet of
+    // the container's own that looks like a reply of it.
+    if flow.admitted_in_at == 0 {
+        return Err(Reason::NotAReply);
     }
     flow.observe(Direction::Reply, parsed.flags, now);
     Err(Reason::Lease)

@@ -35,8 +35,10 @@ pub struct Settings {
     /// Counts changes of the host's addresses and routes. A flow that was routed in another epoch
     /// looks its route up again.
     pub epoch: u32,
-    /// When admission or the firewall's rules last changed, in milliseconds of the monotonic clock: what
-    /// the kernel let through before does not count any more.
+    /// When admission last changed, in milliseconds of the monotonic clock.
+    pub admission_since: u32,
+    /// When admission or the firewall's rules last changed, by the same clock: what the kernel let through
+    /// before does not count any more.
     pub rules_since: u32,
     /// 1 if conntrack tolerates TCP segments outside the window it knows, as it must where it does not see
     /// them all (`nf_conntrack_tcp_be_liberal`). Else TCP is not accelerated by leases.
@@ -45,4 +47,4 @@ pub struct Settings {
     pub timeouts: Timeouts,
 }
 
-const _: () = assert!(size_of::<Settings>() == 80);
+const _: () = assert!(size_of::<Settings>() == 84);

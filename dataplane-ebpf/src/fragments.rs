@@ -100,7 +100,7 @@ fn read<F: FamilyMaps + Routing, const L3: usize>(
     let skb = Skb::<L3>::new(context);
     skb.pull(F::HEADER_LEN + F::FRAGMENT_HEADER_LEN + MAX_TRANSPORT_HEADER);
     let kernel = Kernel::new(skb.context());
-    let piece = fragment::piece::<F, _, _>(&skb, &kernel);
+    let piece = fragment::piece::<F, _, _>(&skb, &kernel, interface(skb.context()));
     (skb, kernel, piece)
 }
 
@@ -111,13 +111,15 @@ fn sort<F: FamilyMaps + Routing, const L3: usize, const IS_OUTSIDE: bool>(
     let (skb, kernel, Ok(piece)) = read::<F, L3>(context) else {
         return LEAVE;
     };
+    if IS_OUTSIDE && !skb.is_to_host() {
+        return LEAVE;
+    }
     if piece.is_first() {
         return BEGIN;
     }
     let is_ours_to_hold = || {
         // A container's frames to other stations of its bridge are not told apart: their first fragment is.
-        !IS_OUTSIDE
-            || skb.is_to_host() && Tables::<F>::is_local(&kernel, &piece.network.destination)
+        !IS_OUTSIDE || Tables::<F>::is_local(&kernel, &piece.network.destination)
     };
     match fragment::follow::<F, _>(&kernel, &piece, is_ours_to_hold) {
         Step::Pass => LEAVE,

@@ -127,13 +127,13 @@ fn establish<F: FamilyMaps>(key: &FlowKey<F::Address>) {
     };
     // SAFETY: as for `flow`; the helper copies it.
     let flow = unsafe { &mut *flow };
-    flow.is_kept = 1;
+    flow.marks |= Flow::<F::Address>::KEPT;
     // It is found in either table, so it only goes from the one when it is in the other.
     let kept: &Flow<_> = flow;
     if F::flows().insert(key, kept, 0).is_ok() {
         let _ = F::opening().remove(key);
     } else {
-        flow.is_kept = 0;
+        flow.marks &= !Flow::<F::Address>::KEPT;
     }
 }
 

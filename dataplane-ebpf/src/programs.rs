@@ -63,6 +63,7 @@ pub fn portway_forward_l3(context: TcContext) -> i32 {
 /// TC ingress of a container's host veth: container -> client.
 #[classifier]
 pub fn portway_reply(context: TcContext) -> i32 {
+    Mark::clear(&context);
     match ether_type(&context) {
         EtherType::IPV4 => from_container::<V4>(&context),
         EtherType::IPV6 => from_container::<V6>(&context),
@@ -96,6 +97,7 @@ pub fn portway_admit(context: TcContext) -> i32 {
 
 #[inline(always)]
 fn from_outside<const L3: usize>(context: TcContext) -> i32 {
+    Mark::clear(&context);
     match ether_type(&context) {
         EtherType::IPV4 => from_client::<V4, L3>(&context),
         EtherType::IPV6 => from_client::<V6, L3>(&context),

@@ -47,6 +47,17 @@ pub enum Mark {
 }
 
 impl Mark {
+    /// Takes off what a packet has come in with: whoever sent it, on this machine, may have marked it.
+    #[inline(always)]
+    pub fn clear(context: &TcContext) {
+        // SAFETY: see `raw`; this field may be written.
+        unsafe {
+            if (*raw(context)).tc_index != 0 {
+                (*raw(context)).tc_index = 0;
+            }
+        }
+    }
+
     /// Marks a packet for a later hook.
     #[inline(always)]
     pub fn put_on(self, context: &TcContext) {

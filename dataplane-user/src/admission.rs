@@ -8,7 +8,7 @@ use crate::{
     conntrack::sysctls,
     dataplane::Dataplane,
     firewall::{self, Verdict},
-    handover::hand_over,
+    handover::{Tell, hand_over},
     publication::Source,
     rows::Row,
     text::encode_text,
@@ -129,19 +129,7 @@ pub fn enforce(
         Admission::Direct | Admission::Off => false,
     };
     if before != decision.admission {
-        let ends_direct = before == Admission::Direct;
-        if ends_direct {
-            tell_conntrack(dataplane);
-        }
-        let now = monotonic_millis()?;
-        dataplane.update_settings(|settings| {
-            settings.admission = decision.admission as u32;
-            settings.rules_since = now;
-        })?;
-        if ends_direct {
-            // Those that have begun meanwhile.
-            tell_conntrack(dataplane);
-        }
+        change(dataplane, before, decision.admission)?;
     }
     dataplane.update_settings(|settings| {
         settings.tcp_liberal = is_liberal.into();
@@ -150,16 +138,43 @@ pub fn enforce(
     Ok(changed)
 }
 
+/// Changes the way of admitting flows. Conntrack is told of those that it does not know: before, so that it
+/// does when their packets come, and after, of those that have begun meanwhile.
+fn change(dataplane: &mut Dataplane, before: Admission, after: Admission) -> anyhow::Result<()> {
+    let ends_direct = before == Admission::Direct;
+    if ends_direct {
+        tell_conntrack(dataplane, Tell::OfAllBegunHere);
+    }
+    let now = monotonic_millis()?;
+    dataplane.update_settings(|settings| {
+        settings.admission = after as u32;
+        settings.admission_since = now;
+        settings.rules_since = now;
+    })?;
+    if ends_direct {
+        tell_conntrack(dataplane, Tell::OfAllBegunHere);
+    }
+    Ok(())
+}
+
 /// Ends all leases: the rules by which they were given are not those in force any more.
 pub fn end_leases(dataplane: &mut Dataplane) -> anyhow::Result<()> {
     let now = monotonic_millis()?;
     dataplane.update_settings(|settings| settings.rules_since = now)
 }
 
-/// Gives up whatever it takes to have flows admitted: conntrack takes over those that live, and is as strict
-/// as it was.
-pub fn give_up(dataplane: &mut Dataplane) -> anyhow::Result<()> {
-    tell_conntrack(dataplane);
+/// Admits no more flows; conntrack takes over those that live. Programs are to go after that.
+pub fn end(dataplane: &mut Dataplane) -> anyhow::Result<()> {
+    let before = Admission::from_number(dataplane.read_settings()?.admission);
+    if before == Admission::Netfilter {
+        tell_conntrack(dataplane, Tell::OfNoneThatItForgot);
+    }
+    change(dataplane, before, Admission::Off)
+}
+
+/// Makes conntrack as strict as it was. All that it has not seen is forgiven to connections that it was told
+/// of; no other may be accelerated any more.
+pub fn restore_strictness(dataplane: &mut Dataplane) -> anyhow::Result<()> {
     if dataplane.read_record()?.made_liberal == 1 {
         sysctls::set_tcp_be_liberal(false)?;
         dataplane.update_record(|record| record.made_liberal = 0)?;
@@ -168,8 +183,8 @@ pub fn give_up(dataplane: &mut Dataplane) -> anyhow::Result<()> {
 }
 
 /// What conntrack does not take, or not know, it picks up itself from what clients send.
-fn tell_conntrack(dataplane: &Dataplane) {
-    match hand_over(dataplane) {
+fn tell_conntrack(dataplane: &Dataplane, tell: Tell) {
+    match hand_over(dataplane, tell) {
         Ok(outcome) => tracing::debug!("handed over to conntrack: {outcome:?}"),
         Err(error) => tracing::warn!("cannot hand flows over to conntrack: {error:#}"),
     }

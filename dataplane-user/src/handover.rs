@@ -33,19 +33,34 @@ pub struct HandedOver {
     pub refused: usize,
 }
 
-/// Tells conntrack of all live flows that both ends have been heard of. Where there is no conntrack there is
+/// Which flows it is told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tell {
+    /// Those that were begun without the kernel's knowledge.
+    OfAllBegunHere,
+    /// Those that it has let through, and has not seen all packets of. If it does not know one any more,
+    /// somebody has made it forget.
+    OfNoneThatItForgot,
+}
+
+/// Tells conntrack of live flows that both ends have been heard of. Where there is no conntrack there is
 /// nobody to tell.
 ///
 /// # Errors
 ///
 /// The flows cannot be read, or conntrack cannot be reached.
-pub fn hand_over(dataplane: &Dataplane) -> anyhow::Result<HandedOver> {
+pub fn hand_over(dataplane: &Dataplane, tell: Tell) -> anyhow::Result<HandedOver> {
     let Some(mut conntrack) = Conntrack::open()? else {
         return Ok(HandedOver::default());
     };
-    let mut entries = live_entries(dataplane, &dataplane.v4)?;
-    entries.extend(live_entries(dataplane, &dataplane.v6)?);
+    let mut entries = live_entries(dataplane, &dataplane.v4, tell)?;
+    entries.extend(live_entries(dataplane, &dataplane.v6, tell)?);
     let mut outcome = HandedOver::default();
+    if tell == Tell::OfNoneThatItForgot {
+        outcome.known = entries.len();
+        conntrack.refresh(entries)?;
+        return Ok(outcome);
+    }
     let mut known = Vec::new();
     conntrack.insert(entries, |entry, result| match result {
         Outcome::Done => outcome.told += 1,
@@ -61,7 +76,11 @@ pub fn hand_over(dataplane: &Dataplane) -> anyhow::Result<HandedOver> {
     Ok(outcome)
 }
 
-fn live_entries<A>(dataplane: &Dataplane, maps: &FamilyMaps<A>) -> anyhow::Result<Vec<Entry>>
+fn live_entries<A>(
+    dataplane: &Dataplane,
+    maps: &FamilyMaps<A>,
+    tell: Tell,
+) -> anyhow::Result<Vec<Entry>>
 where
     A: Address,
     BoundPort<A>: Pod,
@@ -86,7 +105,12 @@ where
                         | State::Answered
                         | State::Stream
                 );
-                if is_two_sided && !liveness.is_over(&flow)? {
+                // A flow that the kernel has never let through is none, whatever its client has sent.
+                let is_meant = match tell {
+                    Tell::OfAllBegunHere => flow.is_begun_here(),
+                    Tell::OfNoneThatItForgot => flow.admitted_in_at != 0,
+                };
+                if is_two_sided && is_meant && !liveness.is_over(&flow)? {
                     entries.push(entry(&key, &flow, timeouts.of(state)));
                 }
             }

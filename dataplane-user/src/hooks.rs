@@ -43,6 +43,10 @@ impl Role {
         Self::Container,
     ];
 
+    /// The roles of the host's end of a container's veth pair. Packets that nobody asks about pass
+    /// [`Role::Admit`] at once; it has to be there before the kernel is to admit flows.
+    pub const CONTAINER: [Self; 2] = [Self::Container, Self::Admit];
+
     /// The roles of an external interface, in the order in which they are to be attached: the notes of
     /// what is others' come before the first packet that they matter to.
     pub const fn external(framing: Framing) -> [Self; 2] {

@@ -12,7 +12,6 @@ use std::{
 
 use anyhow::Context as _;
 use aya::maps::{HashMap as BpfMap, MapData};
-use dataplane_common::settings::Admission;
 
 use crate::{
     address::Address,
@@ -195,11 +194,6 @@ impl Reconciler {
         wanted: &mut [Wanted],
         keep: &mut Keep,
     ) -> anyhow::Result<()> {
-        let settings = self.dataplane.read_settings()?;
-        let roles: &[Role] = match Admission::from_number(settings.admission) {
-            Admission::Netfilter => &[Role::Container, Role::Admit],
-            Admission::Direct | Admission::Off => &[Role::Container],
-        };
         let mut tried: HashMap<u32, bool> = HashMap::new();
         for wish in wanted {
             let Ok(location) = wish.placement else {
@@ -208,9 +202,9 @@ impl Reconciler {
             let ifindex = location.ifindex;
             if let Entry::Vacant(entry) = tried.entry(ifindex) {
                 let mut result = Ok(());
-                for role in roles {
+                for role in Role::CONTAINER {
                     result = match result {
-                        Ok(()) => self.attach(attached, ifindex, *role).await,
+                        Ok(()) => self.attach(attached, ifindex, role).await,
                         failed => failed,
                     };
                 }
@@ -220,7 +214,7 @@ impl Reconciler {
                 entry.insert(result.is_ok());
             }
             if tried[&ifindex] {
-                keep.extend(roles.iter().map(|role| (*role, ifindex)));
+                keep.extend(Role::CONTAINER.map(|role| (role, ifindex)));
             } else {
                 wish.placement = Err(State::Pending(Waiting::NoHook));
             }

@@ -230,7 +230,7 @@ fn flow(number: u32, (backend, generation): (u32, u32), now: u32) -> Flow<Be32> 
         host_port: Be16::new(9000),
         external_mtu: 1500,
         state: State::Stream as u8,
-        is_kept: 1,
+        marks: Flow::<Be32>::KEPT | Flow::<Be32>::BEGUN_HERE,
         client_port: key(number).client_port,
         routed_at: last_seen,
         created: last_seen,

@@ -77,6 +77,7 @@ impl Family for V4 {
             offset: u32::from(fragment & Ipv4::OFFSET_MASK) * 8,
             payload: length - Self::HEADER_LEN as u32,
             is_last: fragment & Ipv4::MORE_FRAGMENTS == 0,
+            interface: 0,
         }
         .checked()
     }

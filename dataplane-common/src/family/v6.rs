@@ -112,6 +112,7 @@ impl Family for V6 {
             offset: u32::from(flags & Ipv6Fragment::OFFSET_MASK),
             payload: payload - Self::FRAGMENT_HEADER_LEN as u32,
             is_last: flags & Ipv6Fragment::MORE_FRAGMENTS == 0,
+            interface: 0,
         }
         .checked()
     }

@@ -34,14 +34,16 @@ pub fn run_fragment<F: Sample, const L3: usize>(
     hook: Hook,
 ) -> Vec<(Verdict, Buffer<L3>)> {
     let left = |reason| vec![(Verdict::Passed(reason), packet.clone())];
-    let Ok(piece) = fragment::piece::<F, _, _>(packet, world) else {
+    let (Hook::External(ingress) | Hook::Veth(ingress)) = hook;
+    let Ok(piece) = fragment::piece::<F, _, _>(packet, world, ingress) else {
         return left(Reason::Fragment);
     };
+    let is_outside = matches!(hook, Hook::External(_));
+    if is_outside && !packet.is_to_host() {
+        return left(Reason::Fragment);
+    }
     if !piece.is_first() {
-        let is_ours_to_hold = || {
-            matches!(hook, Hook::Veth(_))
-                || packet.is_to_host() && world.is_local(&piece.network.destination)
-        };
+        let is_ours_to_hold = || !is_outside || world.is_local(&piece.network.destination);
         return match fragment::follow::<F, _>(world, &piece, is_ours_to_hold) {
             Step::Pass => left(Reason::Fragment),
             Step::Send => vec![send(world, packet, &piece, hook)],

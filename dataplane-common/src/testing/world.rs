@@ -115,6 +115,7 @@ impl<F: Sample> World<F> {
             settings: Settings {
                 admission: Admission::Direct as u32,
                 epoch: 0,
+                admission_since: 0,
                 rules_since: 0,
                 tcp_liberal: 1,
                 timeouts: Timeouts::DEFAULT,
@@ -165,6 +166,7 @@ impl<F: Sample> World<F> {
     /// Changes who admits flows, from now on.
     pub fn set_admission(&mut self, admission: Admission) {
         self.settings.admission = admission as u32;
+        self.settings.admission_since = self.millis.get() as u32;
         self.change_rules();
     }
 
@@ -253,7 +255,7 @@ impl<F: Sample> Tables<F> for World<F> {
 
     fn establish(&self, key: &FlowKey<F::Address>) {
         if let Some(mut flow) = self.opening.borrow_mut().remove(key) {
-            flow.is_kept = 1;
+            flow.marks |= Flow::<F::Address>::KEPT;
             self.flows.borrow_mut().insert(*key, flow);
         }
     }

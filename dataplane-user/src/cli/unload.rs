@@ -32,7 +32,7 @@ pub async fn tear_down(instance: &Instance, lock: &Lock) -> anyhow::Result<()> {
     let mut result = Ok(());
     if let Ok(mut dataplane) = Dataplane::open_maps(instance) {
         dataplane.check_namespace(instance)?;
-        result = admission::give_up(&mut dataplane);
+        result = admission::end(&mut dataplane);
         let netlink = Netlink::connect()?;
         let mut hooks = Hooks {
             instance,
@@ -41,6 +41,7 @@ pub async fn tear_down(instance: &Instance, lock: &Lock) -> anyhow::Result<()> {
         };
         let detached = hooks.detach_others(&Keep::new()).await;
         result = result.and(detached);
+        result = result.and(admission::restore_strictness(&mut dataplane));
     }
     result.and(instance.remove_pins(lock))
 }

@@ -257,6 +257,7 @@ impl<'a, 'b> Pair<'a, 'b> {
         let mut settings = self.v4.settings;
         settings.admission = admission as u32;
         settings.rules_since = clock()? as u32;
+        settings.admission_since = settings.rules_since;
         settings.tcp_liberal = 1;
         settings.timeouts = timeouts;
         self.rig.tables.set_settings(settings)?;

@@ -13,6 +13,7 @@ both_families!(
     a_refused_connection_proves_nothing,
     datagrams_are_a_stream_when_they_go_on,
     a_closed_connection_gives_way_to_a_new_one,
+    a_refused_connection_leaves_its_ports_free,
     a_connection_that_is_closing_does_not,
     a_container_that_is_gone_takes_its_flows_along,
     replies_count_only_from_their_container_and_in_their_flow,
@@ -114,6 +115,18 @@ fn a_closed_connection_gives_way_to_a_new_one<F: Sample>() {
     let flow = world.only_flow();
     assert_eq!((flow.state(), flow.created), (State::SynSent, 101));
     assert_eq!(flow.traffic.packets_in, 1);
+}
+
+fn a_refused_connection_leaves_its_ports_free<F: Sample>() {
+    let mut world = World::<F>::new();
+    assert!(send(&world, true, SYN).is_ok());
+    assert!(send(&world, false, RST).is_ok());
+    // Another port of the host that leads to the same one of the container: nothing collides.
+    world.publish(IpProtocol::TCP, HOST_PORT + 1, 1, CONTAINER_PORT);
+    let mut spec = from_client::<F>().tcp(SYN);
+    spec.destination.1 = HOST_PORT + 1;
+    let rewritten = send_in(&world, &spec.build()).expect("a flow");
+    assert_eq!(rewritten.ports::<F>().0, spec.source.1);
 }
 
 fn a_connection_that_is_closing_does_not<F: Sample>() {

@@ -13,18 +13,19 @@ both_families!(
     a_flow_comes_back_by_a_packet_of_either_side,
 );
 
-/// What becomes of a flow's packets once the kernel knows it.
-fn reason_of(admission: Admission) -> Reason {
+/// What becomes of a client's packets and of replies once the kernel knows the flow. It has not been seen to
+/// admit it.
+fn reasons_of(admission: Admission) -> [Reason; 2] {
     match admission {
-        Admission::Netfilter => Reason::Lease,
-        _ => Reason::Admission,
+        Admission::Netfilter => [Reason::Lease, Reason::NotAReply],
+        _ => [Reason::Admission; 2],
     }
 }
 
 fn a_flow_is_handed_over_with_its_clients_next_packet<F: Sample>() {
     let (question, answer) = (from_client::<F>().build(), from_container::<F>().build());
     for admission in [Admission::Off, Admission::Netfilter] {
-        let reason = reason_of(admission);
+        let [reason, reply_reason] = reasons_of(admission);
         let mut world = World::<F>::new();
         assert!(send_in(&world, &question).is_ok());
         world.wait(1);
@@ -39,7 +40,7 @@ fn a_flow_is_handed_over_with_its_clients_next_packet<F: Sample>() {
         // Not even if the client sends more meanwhile.
         assert_eq!(send_in(&world, &question), Err(reason));
         world.wait_millis(1);
-        assert_eq!(send_out(&world, &answer), Err(reason));
+        assert_eq!(send_out(&world, &answer), Err(reply_reason));
     }
 }
 
@@ -52,7 +53,7 @@ fn a_flow_whose_client_is_silent_ends_with_the_lease<F: Sample>() {
         world.wait_millis(LEASE);
         assert!(send_out(&world, &answer).is_ok());
         world.wait_millis(1);
-        assert_eq!(send_out(&world, &answer), Err(reason_of(admission)));
+        assert_eq!(send_out(&world, &answer), Err(reasons_of(admission)[1]));
     }
 }
 

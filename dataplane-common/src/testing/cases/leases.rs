@@ -13,6 +13,7 @@ both_families!(
     a_first_packet_is_noted_and_left_to_the_kernel,
     what_the_kernel_lets_through_is_accelerated_for_a_while,
     replies_need_a_lease_of_their_own,
+    what_only_looks_like_a_reply_is_the_kernels,
     a_change_of_rules_ends_leases_at_once,
     a_denied_flow_is_never_accelerated,
     how_a_connection_begins_and_ends_is_the_kernels,
@@ -47,6 +48,18 @@ fn translated_answer<F: Sample>(spec: Spec<F>) -> Spec<F> {
         ttl: 63,
         ..spec
     }
+}
+
+/// A container may talk to a client of its own accord, from the port and to the port that a flow would have,
+/// which the kernel has not let in.
+fn what_only_looks_like_a_reply_is_the_kernels<F: Sample>() {
+    let world = world::<F>();
+    let question = from_client::<F>();
+    assert_eq!(send_in(&world, &question.build()), Err(Reason::Lease));
+    let own = from_container::<F>().build();
+    assert_eq!(send_out(&world, &own), Err(Reason::NotAReply));
+    admit_in(&world, question);
+    assert_eq!(send_out(&world, &own), Err(Reason::Lease));
 }
 
 /// The kernel lets the flow's packets in.
