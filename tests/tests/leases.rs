@@ -2,18 +2,20 @@
 //! never gets through, and whom it admits is accelerated.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
     process::ExitCode,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
+use dataplane_common::headers::IpProtocol;
 use portway_tests::{
     container::Container,
     conversation::{self, Datagrams, Silence, echo_over},
     daemon::Daemon,
     harness::{self, Test},
     lab::{CLIENTS, HOST, Lab},
+    packets,
     portway::Portway,
     wait::{self, PATIENCE},
 };
@@ -29,6 +31,11 @@ fn main() -> ExitCode {
         Test::of_portway("a_rule_on_replies_keeps_its_meaning", replies),
         Test::of_portway("a_rule_added_later_ends_a_lease_in_time", added_without_run),
         Test::of_portway("a_rule_that_is_seen_coming_ends_it_at_once", added_with_run),
+        Test::of_portway(
+            "what_is_denied_gains_nothing_by_unload",
+            denied_and_unloaded,
+        ),
+        Test::of_portway("a_flow_that_is_denied_carries_no_replies", denied_replies),
         Test::of_portway("connections_end_as_conntrack_knows_them", closing),
         Test::of_portway("conntrack_is_as_strict_as_before_in_the_end", strictness),
     ])
@@ -245,6 +252,57 @@ fn ends_within(stage: &Stage, portway: &Portway<'_>, time: Duration) -> Result<(
     ensure!(datagrams.echo(64).is_err(), "datagrams are let in");
     stage.rule("-D", &rule)?;
     wait::until_true("an answer", PATIENCE, || Ok(datagrams.echo(64).is_ok()))
+}
+
+/// A segment in mid-connection is what conntrack would pick up, had the firewall not dropped it.
+fn denied_and_unloaded() -> Result<()> {
+    let stage = Stage::new()?;
+    stage.rule("-I", &format!("-s {}", CLIENTS[1]))?;
+    let established = "-w -I FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT";
+    let iptables = stage.lab.host.command("iptables");
+    iptables.args(established.split_whitespace()).text()?;
+    let portway = stage.load()?;
+    let source = SocketAddr::from((CLIENTS[1], 40001));
+    let segment = packets::segment(IpProtocol::TCP, source, (HOST, 9000).into(), &[]);
+    for _ in 0..3 {
+        packets::send(&stage.lab.client, &segment)?;
+    }
+    wait::until_true("the segments", PATIENCE, || {
+        Ok(portway.status()?.counters.get("lease").copied() >= Some(3))
+    })?;
+    portway.text("unload")?;
+    let list = stage.lab.host.command("conntrack");
+    let entries = list.args(["-L", "-p", "tcp", "--sport", "40001"]).text()?;
+    ensure!(!entries.contains("40001"), "conntrack was told: {entries}");
+    let connection = stage
+        .lab
+        .client
+        .run(|| Ok(conversation::connect(Some(source), (HOST, 9000).into())))?;
+    ensure!(connection.is_err(), "let in");
+    Ok(())
+}
+
+/// What a container sends of its own accord to a client that is denied is not a reply.
+fn denied_replies() -> Result<()> {
+    let stage = Stage::new()?;
+    stage.rule("-I", &format!("-s {}", CLIENTS[1]))?;
+    stage.rule("-I", &format!("-d {}", CLIENTS[1]))?;
+    let portway = stage.load()?;
+    let inside = SocketAddr::from((stage.container.address, 8082));
+    portway.publish(&format!("9002:{inside}/udp"))?;
+    let server = stage.container.netns.run(|| Ok(UdpSocket::bind(inside)?))?;
+    let source = SocketAddr::from((CLIENTS[1], 5555));
+    let client = stage.lab.client.run(|| Ok(UdpSocket::bind(source)?))?;
+    client.set_read_timeout(Some(Duration::from_millis(300)))?;
+    client.send_to(b"is anybody there?", (HOST, 9002))?;
+    let ((), used) = portway.measure(|| {
+        server.send_to(b"a secret", source)?;
+        let heard = client.recv(&mut [0; 64]);
+        ensure!(heard.is_err(), "it got out");
+        Ok(())
+    })?;
+    ensure!(used.replied == 0, "{used:?}");
+    Ok(())
 }
 
 fn closing() -> Result<()> {
