@@ -16,11 +16,15 @@ pub const MAX_LOCAL_ADDRESSES: u32 = 16_384;
 /// Interfaces that programs may be attached to.
 pub const MAX_HOOKS: u32 = 16_384;
 
-/// Flows of one family whose ends have not both proved that they are there.
-pub const MAX_OPENING: u32 = 131_072;
+/// IPv4 flows whose ends have not both proved that they are there.
+pub const MAX_OPENING: u32 = 65_536;
 
-/// Established flows of one family, unless the user says otherwise.
+/// Established IPv4 flows, unless the user says otherwise.
 pub const DEFAULT_MAX_FLOWS: u32 = 262_144;
+
+/// IPv6 has so many times less room for flows of either kind: the tables take their memory whether they are
+/// full or empty, and on most hosts most flows are IPv4's.
+pub const LESS_V6: u32 = 4;
 
 /// Flows of one family whose client the container sees under another port.
 pub const MAX_REMAPPED: u32 = 16_384;

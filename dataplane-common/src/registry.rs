@@ -73,7 +73,7 @@ pub struct Record {
     pub namespace: u32,
     /// 1 if the external interfaces are those of the default routes, wherever these go.
     pub follows_default_routes: u32,
-    /// How many flows of one family there is room for.
+    /// How many IPv4 flows there is room for.
     pub max_flows: u32,
     /// 1 if the programs tell of each new flow.
     pub traces: u32,

@@ -10,8 +10,8 @@ use dataplane_common::{
     fragment::{Datagram, FragmentKey, Held, HeldKey},
     headers::{Be16, Be32, Ip6},
     layout::{
-        DEFAULT_MAX_FLOWS, MAX_BACKENDS, MAX_BOUND_PORTS, MAX_DATAGRAMS, MAX_FOREIGN, MAX_HELD,
-        MAX_HOOKS, MAX_LOCAL_ADDRESSES, MAX_OPENING, MAX_REMAPPED,
+        DEFAULT_MAX_FLOWS, LESS_V6, MAX_BACKENDS, MAX_BOUND_PORTS, MAX_DATAGRAMS, MAX_FOREIGN,
+        MAX_HELD, MAX_HOOKS, MAX_LOCAL_ADDRESSES, MAX_OPENING, MAX_REMAPPED,
     },
     published::{Backend, BoundPort, PORT_SLOTS, PortSlot, Traffic},
     reason::Counter,
@@ -71,7 +71,7 @@ pub trait FamilyMaps: Family {
 
 /// Declares a family's maps.
 macro_rules! family_maps {
-    ($family:ty, $address:ty, $ports:ident, $bound_ports:ident, $local:ident, $flows:ident,
+    ($family:ty, $address:ty, $less:expr, $ports:ident, $bound_ports:ident, $local:ident, $flows:ident,
      $opening:ident, $remapped:ident, $foreign:ident, $datagrams:ident, $held:ident) => {
         #[map]
         pub static $ports: Array<PortSlot> = Array::with_max_entries(PORT_SLOTS, 0);
@@ -86,11 +86,11 @@ macro_rules! family_maps {
 
         #[map]
         pub static $flows: LruHashMap<FlowKey<$address>, Flow<$address>> =
-            LruHashMap::with_max_entries(DEFAULT_MAX_FLOWS, 0);
+            LruHashMap::with_max_entries(DEFAULT_MAX_FLOWS / $less, 0);
 
         #[map]
         pub static $opening: LruHashMap<FlowKey<$address>, Flow<$address>> =
-            LruHashMap::with_max_entries(MAX_OPENING, 0);
+            LruHashMap::with_max_entries(MAX_OPENING / $less, 0);
 
         #[map]
         pub static $remapped: LruHashMap<OuterTuple<$address>, Be16> =
@@ -160,6 +160,7 @@ macro_rules! family_maps {
 family_maps!(
     V4,
     Be32,
+    1,
     PORTS_V4,
     BOUND_PORTS_V4,
     LOCAL_V4,
@@ -174,6 +175,7 @@ family_maps!(
 family_maps!(
     V6,
     Ip6,
+    LESS_V6,
     PORTS_V6,
     BOUND_PORTS_V6,
     LOCAL_V6,

@@ -11,7 +11,7 @@ use aya::{
 use dataplane_common::{
     flow::{Flow, FlowKey, OuterTuple},
     headers::{Be16, Be32, Ip6},
-    layout::{maps, programs},
+    layout::{LESS_V6, maps, programs},
     published::{Backend, BoundPort, PORT_SLOTS, PortSlot, Traffic},
     reason::Counter,
     registry::{Hook, HookKey, Record, Row},
@@ -103,7 +103,7 @@ where
 /// What is settled once for the life of a load.
 #[derive(Debug, Clone, Copy)]
 pub struct LoadOptions {
-    /// How many flows of one family to keep.
+    /// How many IPv4 flows to keep; IPv6 has [`LESS_V6`] times less room.
     pub max_flows: u32,
     /// Whether the programs tell of each new flow.
     pub trace: bool,
@@ -128,9 +128,8 @@ impl Dataplane {
     fn load_pinned(instance: &Instance, lock: &Lock, options: LoadOptions) -> anyhow::Result<Self> {
         instance.create_folders(lock)?;
         let mut loader = EbpfLoader::new();
-        for family in [maps::V4, maps::V6] {
-            loader.map_max_entries(family.flows, options.max_flows);
-        }
+        loader.map_max_entries(maps::V4.flows, options.max_flows);
+        loader.map_max_entries(maps::V6.flows, options.max_flows / LESS_V6);
         // A constant by the time of verification: what is above the level costs nothing.
         let log_level = if options.trace {
             log::Level::Info as u8

@@ -75,7 +75,8 @@ pub struct LoadArgs {
     #[arg(long, value_enum, value_name = "HOOK")]
     pub tc_hook: Option<Preference>,
 
-    /// How many flows to keep; the least recently used give way. Each takes some 150 bytes.
+    /// How many IPv4 flows to keep, and a fourth of that for IPv6; the least recently used give way. Room for
+    /// each takes some 200 bytes, used or not.
     /// [default: 262144]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1024..=16_777_216))]
     pub max_flows: Option<u32>,
