@@ -25,6 +25,10 @@ fn main() -> ExitCode {
             "an_answer_to_an_outbound_flow_is_not_taken_over",
             answer_to_outbound,
         ),
+        Test::of_portway(
+            "an_answer_to_a_question_older_than_the_publication",
+            answer_to_older,
+        ),
         Test::of_portway("an_answer_of_ours_is_not_taken_for_foreign", own_answers),
         Test::of_portway("a_connection_older_than_portway_goes_on", older),
         Test::of_portway("other_bridges_and_the_host_itself_are_passed", inside),
@@ -65,6 +69,38 @@ fn answer_to_outbound() -> Result<()> {
         seen == SocketAddr::from((HOST, 5300)),
         "masqueraded as {seen}: this checks nothing"
     );
+    let astray = dns.clients("udp");
+    ensure!(
+        astray.is_empty(),
+        "the answer went to the port's container: {astray:?}"
+    );
+    Ok(())
+}
+
+/// Of a question that was asked before the port was published only conntrack knows.
+fn answer_to_older() -> Result<()> {
+    let lab = Lab::new()?;
+    let asker = Container::new(&lab.host, 1)?;
+    let dns = Container::new(&lab.host, 2)?.serve(&["udp/8053"])?;
+    asker.publish_with_iptables(&lab.host, "udp", 9999, 9999)?;
+    let server = outside_server(&lab)?;
+    let socket = asker
+        .netns
+        .run(|| Ok(UdpSocket::bind((asker.address, 5300))?))?;
+    socket.set_read_timeout(Some(ANSWER_LIMIT))?;
+    socket.send_to(b"question", server.local_addr()?)?;
+    let (_, seen) = server.recv_from(&mut [0; 64])?;
+    ensure!(
+        seen == SocketAddr::from((HOST, 5300)),
+        "masqueraded as {seen}: this checks nothing"
+    );
+    let portway = Portway::new(&lab.host)?;
+    portway.load("--admission direct")?;
+    portway.publish(&format!("5300:{}:8053/udp", dns.address))?;
+    server.send_to(b"answer", seen)?;
+    let mut answer = [0; 64];
+    let (length, _) = socket.recv_from(&mut answer).context("no answer")?;
+    ensure!(&answer[..length] == b"answer", "another answer");
     let astray = dns.clients("udp");
     ensure!(
         astray.is_empty(),
