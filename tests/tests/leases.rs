@@ -4,6 +4,8 @@
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
     process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
             denied_and_unloaded,
         ),
         Test::of_portway("a_flow_that_is_denied_carries_no_replies", denied_replies),
+        Test::of_portway("no_connection_is_reset_as_admission_changes", changing),
         Test::of_portway("connections_end_as_conntrack_knows_them", closing),
         Test::of_portway("conntrack_is_as_strict_as_before_in_the_end", strictness),
     ])
@@ -156,7 +159,7 @@ fn admitted() -> Result<()> {
     while start.elapsed() < LEASE {
         datagrams.echo(64)?;
         echo_over(&mut connection, "a line")?;
-        std::thread::sleep(Duration::from_millis(20));
+        thread::sleep(Duration::from_millis(20));
     }
     Ok(())
 }
@@ -302,6 +305,40 @@ fn denied_replies() -> Result<()> {
         Ok(())
     })?;
     ensure!(used.replied == 0, "{used:?}");
+    Ok(())
+}
+
+/// Connections begin all the time, before, while and after the kernel is to admit them.
+fn changing() -> Result<()> {
+    let stage = Stage::new()?;
+    let portway = stage.load()?;
+    portway.load("--admission direct")?;
+    let is_over = AtomicBool::new(false);
+    let connect = || -> Result<u32> {
+        let mut connections = 0;
+        while !is_over.load(Ordering::Relaxed) {
+            let mut connection = stage.connection(CLIENTS[0])?;
+            echo_over(&mut connection, "a line")?;
+            connections += 1;
+        }
+        Ok(connections)
+    };
+    let connections = thread::scope(|scope| {
+        let clients: Vec<_> = (0..8).map(|_| scope.spawn(connect)).collect();
+        let changes = (0..4).try_for_each(|_| -> Result<()> {
+            for admission in ["netfilter", "direct"] {
+                portway.load(&format!("--admission {admission}"))?;
+                // Some connections of each kind.
+                thread::sleep(Duration::from_millis(200));
+            }
+            Ok(())
+        });
+        is_over.store(true, Ordering::Relaxed);
+        let ended = clients.into_iter().map(|client| client.join());
+        let ended: Vec<_> = ended.flatten().collect();
+        changes.and_then(|()| ended.into_iter().sum::<Result<u32>>())
+    })?;
+    ensure!(connections > 100, "only {connections} connections");
     Ok(())
 }
 
