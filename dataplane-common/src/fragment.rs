@@ -387,11 +387,7 @@ pub fn follow<F: Family, T: Tables<F>>(
     if datagram.way == Way::GivenUp as u8 {
         return Step::Pass;
     }
-    let is_complete = datagram.account(piece);
-    drop(datagram);
-    if is_complete {
-        tables.forget_datagram(&key);
-    }
+    account(tables, &key, datagram, piece);
     Step::Pass
 }
 
@@ -433,7 +429,7 @@ pub fn to_container<F: Family, T: Tables<F>>(
 ) -> Result<Forward<F>, Reason> {
     let network = &piece.network;
     let key = piece.key();
-    let mut datagram = ours::<F, T>(tables, &key)?;
+    let datagram = ours::<F, T>(tables, &key)?;
     let number = datagram.backend;
     let backend = tables.backend(number).ok_or(Reason::Fragment)?;
     let flow_key = FlowKey {
@@ -455,11 +451,7 @@ pub fn to_container<F: Family, T: Tables<F>>(
         tables.with_traffic(number, |traffic| traffic.count_in(network.length));
     }
     let is_alone = flow.traffic.packets_in == 1;
-    let is_complete = datagram.account(piece);
-    drop(datagram);
-    if is_complete {
-        tables.forget_datagram(&key);
-    }
+    account(tables, &key, datagram, piece);
     Ok(Forward {
         address: flow_key.container,
         ports: Ports {
@@ -482,7 +474,7 @@ pub fn to_client<F: Family, T: Tables<F>>(
 ) -> Result<Reply<F>, Reason> {
     let network = &piece.network;
     let key = piece.key();
-    let mut datagram = ours::<F, T>(tables, &key)?;
+    let datagram = ours::<F, T>(tables, &key)?;
     let flow_key = FlowKey {
         container: network.source,
         client: network.destination,
@@ -503,11 +495,7 @@ pub fn to_client<F: Family, T: Tables<F>>(
         flow.traffic.count_out(network.length);
         tables.with_traffic(flow.backend, |traffic| traffic.count_out(network.length));
     }
-    let is_complete = datagram.account(piece);
-    drop(datagram);
-    if is_complete {
-        tables.forget_datagram(&key);
-    }
+    account(tables, &key, datagram, piece);
     Ok(Reply {
         address: flow.host_address,
         ports: Ports {
@@ -518,6 +506,21 @@ pub fn to_client<F: Family, T: Tables<F>>(
         next_hop: flow.next_hop,
         mtu,
     })
+}
+
+/// Takes note of a fragment of a datagram, and forgets that when it is complete.
+#[inline(always)]
+fn account<F: Family, T: Tables<F>>(
+    tables: &T,
+    key: &FragmentKey<F::Address>,
+    mut datagram: impl DerefMut<Target = Datagram>,
+    piece: &Piece<F::Address>,
+) {
+    let is_complete = datagram.account(piece);
+    drop(datagram);
+    if is_complete {
+        tables.forget_datagram(key);
+    }
 }
 
 #[inline(always)]

@@ -6,7 +6,7 @@ use crate::{
     checksum::ChecksumDelta,
     family::{End, Family},
     forward::Forward,
-    fragment::{Piece, first_l4},
+    fragment::Piece,
     headers::{Be16, Ethernet, Icmp, IpProtocol, Ports},
     icmp::{IcmpError, quoted_l3},
     packet::{L4Change, Packet, WriteFault},
@@ -14,17 +14,19 @@ use crate::{
     reply::Reply,
 };
 
-/// Gives a packet from outside its container's address, port and MAC.
+/// Gives a packet from outside, or a datagram's first fragment, its container's address, port and MAC. `l4` is
+/// where its transport header begins.
 #[inline(always)]
 pub fn to_container<F: Family, P: Packet>(
     packet: &mut P,
     parsed: &Parsed<F>,
+    l4: usize,
     forward: &Forward<F>,
 ) -> Result<(), WriteFault> {
     translate(
         packet,
         parsed,
-        l4::<F, P>(),
+        l4,
         End::Destination,
         forward.address,
         forward.ports,
@@ -32,43 +34,19 @@ pub fn to_container<F: Family, P: Packet>(
     put_ethernet(packet, forward)
 }
 
-/// Gives a container's reply the address and ports its client talks to and from. MACs are left to whoever
-/// sends it on, who knows the neighbour.
+/// Gives a container's reply, or its first fragment, the address and ports its client talks to and from. MACs
+/// are left to whoever sends it on, who knows the neighbour.
 #[inline(always)]
 pub fn to_client<F: Family, P: Packet>(
     packet: &mut P,
     parsed: &Parsed<F>,
+    l4: usize,
     reply: &Reply<F>,
 ) -> Result<(), WriteFault> {
-    translate(
-        packet,
-        parsed,
-        l4::<F, P>(),
-        End::Source,
-        reply.address,
-        reply.ports,
-    )
+    translate(packet, parsed, l4, End::Source, reply.address, reply.ports)
 }
 
-/// Gives a datagram's first fragment what [`to_container`] gives a whole packet.
-#[inline(always)]
-pub fn first_to_container<F: Family, P: Packet>(
-    packet: &mut P,
-    parsed: &Parsed<F>,
-    forward: &Forward<F>,
-) -> Result<(), WriteFault> {
-    translate(
-        packet,
-        parsed,
-        first_l4::<F, P>(),
-        End::Destination,
-        forward.address,
-        forward.ports,
-    )?;
-    put_ethernet(packet, forward)
-}
-
-/// The same for the fragments behind it, which have no ports.
+/// Gives a fragment behind the first one, which has no ports, its container's address and MAC.
 #[inline(always)]
 pub fn piece_to_container<F: Family, P: Packet>(
     packet: &mut P,
@@ -79,24 +57,7 @@ pub fn piece_to_container<F: Family, P: Packet>(
     put_ethernet(packet, forward)
 }
 
-/// Gives the first fragment of a container's reply what [`to_client`] gives a whole one.
-#[inline(always)]
-pub fn first_to_client<F: Family, P: Packet>(
-    packet: &mut P,
-    parsed: &Parsed<F>,
-    reply: &Reply<F>,
-) -> Result<(), WriteFault> {
-    translate(
-        packet,
-        parsed,
-        first_l4::<F, P>(),
-        End::Source,
-        reply.address,
-        reply.ports,
-    )
-}
-
-/// The same for the fragments behind it.
+/// Gives one of a reply the address its client talks to.
 #[inline(always)]
 pub fn piece_to_client<F: Family, P: Packet>(
     packet: &mut P,

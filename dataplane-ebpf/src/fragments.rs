@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 use dataplane_common::{
     forward::forward,
-    fragment::{self, Held, HeldKey, MAX_HELD_PIECES, Piece, Step},
+    fragment::{self, Held, HeldKey, MAX_HELD_PIECES, Piece, Step, first_l4},
     headers::Be16,
     packet::{Packet as _, WriteFault},
     reason::{Counter, Reason},
@@ -308,7 +308,7 @@ fn to_container<F: FamilyMaps + Routing + Trace, const L3: usize>(context: TcCon
                 if forward.is_first {
                     F::trace(skb.context(), &parsed, &forward);
                 }
-                rewrite::first_to_container(&mut skb, &parsed, &forward)
+                rewrite::to_container(&mut skb, &parsed, first_l4::<F, Skb<L3>>(), &forward)
             }
             Err(reason) => return pass(reason),
         }
@@ -332,7 +332,9 @@ fn to_client<F: FamilyMaps + Routing>(context: TcContext) -> i32 {
     };
     let written = if piece.is_first() {
         match fragment::parse_first::<F, _>(&skb, &piece) {
-            Ok(parsed) => rewrite::first_to_client(&mut skb, &parsed, &reply),
+            Ok(parsed) => {
+                rewrite::to_client(&mut skb, &parsed, first_l4::<F, Skb<ETHERNET>>(), &reply)
+            }
             Err(reason) => return pass(reason),
         }
     } else {

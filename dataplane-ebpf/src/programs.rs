@@ -20,7 +20,7 @@ use dataplane_common::{
     icmp::{self, forward_error, parse_error, reply_error},
     lease::{admit_forward, admit_reply},
     packet::WriteFault,
-    parse::parse,
+    parse::{l4, parse},
     reason::Counter,
     reply::{Reply, reply},
     rewrite,
@@ -146,7 +146,7 @@ fn to_container<F: FamilyMaps + Routing + Trace, const L3: usize>(context: TcCon
     if forward.is_first {
         F::trace(skb.context(), &parsed, &forward);
     }
-    if let Err(WriteFault) = rewrite::to_container(skb, &parsed, &forward) {
+    if let Err(WriteFault) = rewrite::to_container(skb, &parsed, l4::<F, Skb<L3>>(), &forward) {
         return drop();
     }
     hand_over(forward.ifindex, Counter::Forwarded)
@@ -199,7 +199,7 @@ fn to_client<F: FamilyMaps + Routing>(context: TcContext) -> i32 {
             return pass(reason);
         }
     };
-    if let Err(WriteFault) = rewrite::to_client(skb, &parsed, &reply) {
+    if let Err(WriteFault) = rewrite::to_client(skb, &parsed, l4::<F, Skb<ETHERNET>>(), &reply) {
         return drop();
     }
     send_on(skb.context(), &reply, Counter::Replied)

@@ -78,10 +78,8 @@ pub fn by_rules(request: Request, verdict: &Verdict, rows: &[Row]) -> Decision {
         why: format!("asked for with --admission {}", word(admission)),
     };
     let publishes_docker = || {
-        let publications = rows.iter().map(|row| &row.publication);
-        publications
-            .into_iter()
-            .any(|publication| publication.source == Source::Docker)
+        rows.iter()
+            .any(|row| row.publication.source == Source::Docker)
     };
     match request {
         Request::Direct => asked_for(Admission::Direct),

@@ -21,7 +21,7 @@ use crate::{
     output::say,
     publication::Source,
     reconcile::{Desired, Outcome, Reconciler},
-    rows,
+    rows::{self, Row},
     signals::Signals,
     trace::Trace,
 };
@@ -184,12 +184,13 @@ impl Controller {
         let Some(lock) = self.lock().await? else {
             return Ok(false);
         };
-        self.admit()?;
+        let rows = rows::read(&self.reconciler.dataplane)?;
+        self.admit(&rows)?;
         if self.topology_changed {
             self.reconciler.advance_epoch()?;
             self.topology_changed = false;
         }
-        match self.reconcile(&lock).await {
+        match self.reconcile(&lock, rows).await {
             Ok(outcome) => {
                 self.is_fresh = false;
                 self.interest = outcome.interest;
@@ -211,9 +212,8 @@ impl Controller {
         }
     }
 
-    async fn reconcile(&mut self, lock: &Lock) -> anyhow::Result<Outcome> {
-        let published = rows::read(&self.reconciler.dataplane)?;
-        let (docker, fixed): (Vec<_>, Vec<_>) = published
+    async fn reconcile(&mut self, lock: &Lock, rows: Vec<Row>) -> anyhow::Result<Outcome> {
+        let (docker, fixed): (Vec<_>, Vec<_>) = rows
             .into_iter()
             .map(|row| row.publication)
             .partition(|publication| publication.source == Source::Docker);
@@ -249,7 +249,7 @@ impl Controller {
     }
 
     /// Lets the firewall's rules have their say.
-    fn admit(&mut self) -> anyhow::Result<()> {
+    fn admit(&mut self, rows: &[Row]) -> anyhow::Result<()> {
         let Some(report) = &self.firewall else {
             return Ok(());
         };
@@ -259,8 +259,7 @@ impl Controller {
             self.rule_changes = report.changes;
         }
         let request = admission::requested(dataplane)?;
-        let rows = rows::read(dataplane)?;
-        let decision = admission::by_rules(request, &report.verdict, &rows);
+        let decision = admission::by_rules(request, &report.verdict, rows);
         if admission::enforce(dataplane, request, &decision)? {
             say(format_args!(
                 "admission {}: {}",

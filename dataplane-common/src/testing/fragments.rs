@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{buffer::Buffer, programs::Verdict, sample::Sample, world::World};
 use crate::{
     forward::forward,
-    fragment::{self, HeldKey, Piece, Step},
+    fragment::{self, HeldKey, Piece, Step, first_l4},
     packet::{Packet as _, WriteFault},
     reason::Reason,
     reply::reply,
@@ -106,17 +106,18 @@ fn send<F: Sample, const L3: usize>(
     let parsed = piece.is_first().then(|| {
         fragment::parse_first::<F, _>(packet, piece).expect("the datagram has been decided on")
     });
+    let l4 = first_l4::<F, Buffer<L3>>();
     let decided = match hook {
         Hook::External(_) => fragment::to_container::<F, _>(world, piece).map(|forward| {
             let written = match &parsed {
-                Some(parsed) => rewrite::first_to_container(&mut sent, parsed, &forward),
+                Some(parsed) => rewrite::to_container(&mut sent, parsed, l4, &forward),
                 None => rewrite::piece_to_container::<F, _>(&mut sent, piece, &forward),
             };
             (Verdict::Forwarded(forward.ifindex), written)
         }),
         Hook::Veth(_) => fragment::to_client::<F, _>(world, piece).map(|reply| {
             let written = match &parsed {
-                Some(parsed) => rewrite::first_to_client(&mut sent, parsed, &reply),
+                Some(parsed) => rewrite::to_client(&mut sent, parsed, l4, &reply),
                 None => rewrite::piece_to_client::<F, _>(&mut sent, piece, &reply),
             };
             (Verdict::Replied(reply.ifindex), written)

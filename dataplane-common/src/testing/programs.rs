@@ -5,7 +5,7 @@ use crate::{
     forward::forward,
     icmp::{forward_error, parse_error, reply_error},
     packet::WriteFault,
-    parse::parse,
+    parse::{l4, parse},
     reason::{Counter, Reason},
     reply::reply,
     rewrite,
@@ -58,7 +58,7 @@ pub fn run_forward<F: Sample, const L3: usize>(
         Ok(decision) => decision,
         Err(reason) => return Verdict::Passed(reason),
     };
-    match rewrite::to_container(packet, &parsed, &decision) {
+    match rewrite::to_container(packet, &parsed, l4::<F, Buffer<L3>>(), &decision) {
         Ok(()) => Verdict::Forwarded(decision.ifindex),
         Err(WriteFault) => Verdict::Dropped,
     }
@@ -94,7 +94,7 @@ pub fn run_reply<F: Sample>(world: &World<F>, packet: &mut Buffer, ingress: u32)
         Ok(decision) => decision,
         Err(reason) => return Verdict::Passed(reason),
     };
-    match rewrite::to_client(packet, &parsed, &decision) {
+    match rewrite::to_client(packet, &parsed, l4::<F, Buffer>(), &decision) {
         Ok(()) => Verdict::Replied(decision.ifindex),
         Err(WriteFault) => Verdict::Dropped,
     }
