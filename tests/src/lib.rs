@@ -16,6 +16,7 @@
 //! | [`conversation`] | HTTP, TCP and UDP clients |
 //! | [`raw`] | datagrams in fragments, in any order |
 //! | [`packets`] | packets made by hand, sent and seen as they are |
+//! | [`conntrack`] | conntrack, as portway asks it |
 //! | [`iptables`] | netfilter's counters |
 //! | [`portway`] | the program under test |
 //! | [`footprint`] | what it has in the kernel |
@@ -31,6 +32,7 @@
 //! | [`interrupt`] | Ctrl-C |
 //! | [`differential`] | portway against the kernel, by random traffic in two labs |
 
+pub mod conntrack;
 pub mod container;
 pub mod conversation;
 pub mod daemon;

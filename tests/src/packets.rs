@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use bytemuck::bytes_of;
 use dataplane_common::{
+    checksum::internet_checksum,
     family::{Family, V4, V6},
     headers::{
         Be16, Be32, EtherType, Icmp, Ip6, IpProtocol, Ipv4, Ipv6, Ports, Tcp, TcpFlags, Udp,
@@ -47,7 +48,7 @@ pub fn ip(
                 source: Be32::new(source.into()),
                 destination: Be32::new(destination.into()),
             };
-            header.checksum = Be16::new(checksum(bytes_of(&header)));
+            header.checksum = internet_checksum(&[bytes_of(&header)]);
             [bytes_of(&header), payload].concat()
         }
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
@@ -118,7 +119,7 @@ pub fn icmp_error(
     };
     let mut message = [bytes_of(&header), quoted].concat();
     let (protocol, sum) = match source {
-        IpAddr::V4(_) => (V4::ICMP, checksum(&message)),
+        IpAddr::V4(_) => (V4::ICMP, internet_checksum(&[&message]).get()),
         IpAddr::V6(_) => {
             let sum = pseudo_checksum(source, destination, V6::ICMP, &message);
             (V6::ICMP, sum)
@@ -221,17 +222,5 @@ fn pseudo_checksum(
     bytes.extend([0, protocol.0]);
     bytes.extend((message.len() as u16).to_be_bytes());
     bytes.extend(message);
-    checksum(&bytes)
-}
-
-/// The Internet checksum (RFC 1071).
-fn checksum(bytes: &[u8]) -> u16 {
-    let mut sum: u32 = bytes
-        .chunks(2)
-        .map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)))
-        .sum();
-    while sum >> 16 != 0 {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
+    internet_checksum(&[&bytes]).get()
 }

@@ -10,10 +10,11 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use dataplane_common::headers::IpProtocol;
 use portway::{
-    conntrack::{Conntrack, Entry, Outcome, Status, TcpState},
+    conntrack::{Entry, Outcome, Status, TcpState},
     firewall::Family,
 };
 use portway_tests::{
+    conntrack::{all, on},
     container::Container,
     conversation::{self, ANSWER_LIMIT},
     harness::{self, Test},
@@ -255,26 +256,6 @@ fn udp(stage: &Stage) -> Result<()> {
         answer(port, seen).context("the server, first")?;
         ensure!(ask(port)? == seen, "the client has changed its port");
     }
-    Ok(())
-}
-
-/// Does `work` with the conntrack of `netns`.
-fn on<T: Send>(netns: &Netns, work: impl FnOnce(&mut Conntrack) -> Result<T> + Send) -> Result<T> {
-    netns.run(|| work(&mut Conntrack::open()?.context("this kernel has no conntrack")?))
-}
-
-/// Does `work` and demands that every entry has this outcome.
-fn all(
-    wanted: Outcome,
-    work: impl FnOnce(&mut dyn FnMut(&Entry, Outcome)) -> Result<()>,
-) -> Result<()> {
-    let mut first = None;
-    work(&mut |entry, outcome| {
-        if outcome != wanted {
-            first.get_or_insert((*entry, outcome));
-        }
-    })?;
-    ensure!(first.is_none(), "not {wanted:?} but {first:?}");
     Ok(())
 }
 

@@ -2,15 +2,16 @@
 
 use std::{net::Ipv4Addr, process::ExitCode, time::Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use dataplane_common::headers::IpProtocol;
 use dataplane_common::state::State;
 use nix::errno::Errno;
 use portway::{
-    conntrack::{Conntrack, Entry, Outcome, sysctls},
+    conntrack::{Entry, Outcome, sysctls},
     firewall::Family,
 };
 use portway_tests::{
+    conntrack::{all, on},
     container::GATEWAY,
     harness::{self, Test},
     lab::HOST,
@@ -116,26 +117,6 @@ fn numbered(number: u32) -> Entry {
         client.into(),
         600,
     )
-}
-
-/// Does `work` with the conntrack of `netns`.
-fn on<T: Send>(netns: &Netns, work: impl FnOnce(&mut Conntrack) -> Result<T> + Send) -> Result<T> {
-    netns.run(|| work(&mut Conntrack::open()?.context("this kernel has no conntrack")?))
-}
-
-/// Does `work` and demands that every entry has this outcome.
-fn all(
-    wanted: Outcome,
-    work: impl FnOnce(&mut dyn FnMut(&Entry, Outcome)) -> Result<()>,
-) -> Result<()> {
-    let mut first = None;
-    work(&mut |entry, outcome| {
-        if outcome != wanted {
-            first.get_or_insert((*entry, outcome));
-        }
-    })?;
-    ensure!(first.is_none(), "not {wanted:?} but {first:?}");
-    Ok(())
 }
 
 fn timed(count: u32, what: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
