@@ -42,13 +42,20 @@ impl ChecksumDelta {
         self.0
     }
 
+    /// The difference in 16 bits, carries folded in.
+    #[inline(always)]
+    pub fn folded(self) -> Be16 {
+        let mut sum = self.0;
+        sum = (sum & 0xffff) + (sum >> 16);
+        sum = (sum & 0xffff) + (sum >> 16);
+        Be16::from_raw(sum as u16)
+    }
+
     /// The checksum after the change.
     #[inline(always)]
     pub fn apply(self, checksum: Be16) -> Be16 {
-        let mut sum = self.0 + u32::from(!checksum.raw());
-        sum = (sum & 0xffff) + (sum >> 16);
-        sum = (sum & 0xffff) + (sum >> 16);
-        Be16::from_raw(!(sum as u16))
+        let sum = Self(self.0 + u32::from(!checksum.raw())).folded();
+        Be16::from_raw(!sum.raw())
     }
 
     /// The UDP checksum after the change: "none" (zero) stays none, and a computed zero is sent as

@@ -57,6 +57,9 @@ pub fn forward<F: Family, P: Packet, T: Tables<F>>(
     if !parsed.fits(backend.mtu) {
         return Err(Reason::Mtu);
     }
+    if !tables.can_reach(slot.backend()) {
+        return Err(Reason::BackendGone);
+    }
     let candidate = Candidate {
         parsed,
         slot,

@@ -106,9 +106,14 @@ impl<F: Family> Candidate<'_, F> {
                 Known::Not => {}
             },
             Admission::Off => {
-                self.hand_over(tables, &key);
+                if !T::IS_SEEN_AGAIN {
+                    self.hand_over(tables, &key);
+                }
                 return Err(Reason::Admission);
             }
+        }
+        if T::IS_SEEN_AGAIN && admission != Admission::Direct {
+            return Err(Reason::Lease);
         }
         let mut route = Route::to(self.parsed.network.source);
         self.admit(tables, &mut route)?;

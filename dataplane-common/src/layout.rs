@@ -2,7 +2,7 @@
 
 /// The layout's version: part of the pin path, and to be raised by every change to a map's key, value,
 /// type or meaning.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Backends, and thus rows of `portway ls`, that one instance can hold. Index 0 is never used.
 pub const MAX_BACKENDS: u32 = 16_384;
@@ -38,6 +38,10 @@ pub const MAX_DATAGRAMS: u32 = 16_384;
 /// Fragments of one family that came before their datagram's first one, and are held until it comes.
 pub const MAX_HELD: u32 = 1024;
 
+/// Slots for external interfaces whose frames are translated in XDP; see
+/// [`XdpInterface`](crate::settings::XdpInterface).
+pub const MAX_XDP_INTERFACES: u32 = 64;
+
 /// The maps' names, in the object file and under the pin path.
 pub mod maps {
     /// [`Settings`](crate::settings::Settings), one entry.
@@ -54,6 +58,11 @@ pub mod maps {
     pub const HOOKS: &str = "HOOKS";
     /// [`Record`](crate::registry::Record), one entry.
     pub const RECORD: &str = "RECORD";
+
+    /// Device map: by backend number the interface by which XDP reaches its container.
+    pub const DEVICES: &str = "DEVICES";
+    /// [`XdpInterface`](crate::settings::XdpInterface) by [`xdp_slot`](crate::settings::xdp_slot).
+    pub const XDP_INTERFACES: &str = "XDP_INTERFACES";
 
     /// Per-CPU room to copy a frame to.
     pub const SCRATCH: &str = "SCRATCH";
@@ -111,7 +120,16 @@ pub mod maps {
     /// All of them.
     pub fn all() -> impl Iterator<Item = &'static str> {
         let shared = [
-            SETTINGS, COUNTERS, BACKENDS, TRAFFIC, ROWS, HOOKS, RECORD, SCRATCH,
+            SETTINGS,
+            COUNTERS,
+            BACKENDS,
+            TRAFFIC,
+            ROWS,
+            HOOKS,
+            RECORD,
+            DEVICES,
+            XDP_INTERFACES,
+            SCRATCH,
         ];
         shared
             .into_iter()
@@ -146,6 +164,9 @@ pub mod programs {
     /// TC egress of containers' host veths: takes note of what the kernel lets through.
     pub const ADMIT: &str = "portway_admit";
 
-    /// All of them.
-    pub const ALL: &[&str] = &[FORWARD, FORWARD_L3, REPLY, EGRESS, EGRESS_L3, ADMIT];
+    /// XDP of external interfaces: client -> container, for what is plain.
+    pub const XDP: &str = "portway_xdp";
+
+    /// All of TC's.
+    pub const TC: &[&str] = &[FORWARD, FORWARD_L3, REPLY, EGRESS, EGRESS_L3, ADMIT];
 }

@@ -45,6 +45,8 @@ impl<F: Family> Candidate<'_, F> {
                 && is_plain(&flow, self.parsed)
             {
                 self.take_into(tables, &mut flow)
+            } else if T::IS_SEEN_AGAIN {
+                return Known::Refused(Reason::Lease);
             } else {
                 if flow.handed_over_at == 0 {
                     flow.handed_over_at = now.max(1);

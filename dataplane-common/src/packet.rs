@@ -4,7 +4,7 @@ use bytemuck::Pod;
 
 use crate::{
     checksum::ChecksumDelta,
-    headers::{Ethernet, IpProtocol},
+    headers::{Be16, Ethernet, IpProtocol},
 };
 
 /// A write did not go through. The packet may be half rewritten by then and must not travel on.
@@ -56,6 +56,24 @@ pub trait Packet {
         protocol: IpProtocol,
         change: L4Change,
     ) -> Result<(), WriteFault>;
+}
+
+/// Brings a finished TCP or UDP checksum at `offset` up to date.
+#[inline(always)]
+pub fn update_finished_checksum<P: Packet>(
+    packet: &mut P,
+    offset: usize,
+    protocol: IpProtocol,
+    change: L4Change,
+) -> Result<(), WriteFault> {
+    let checksum: Be16 = packet.load(offset).ok_or(WriteFault)?;
+    let change = change.pseudo_header.and(change.header);
+    let checksum = if protocol == IpProtocol::UDP {
+        change.apply_udp(checksum)
+    } else {
+        change.apply(checksum)
+    };
+    packet.store(offset, checksum)
 }
 
 /// What a transport checksum has to follow.

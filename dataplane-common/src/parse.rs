@@ -41,6 +41,22 @@ impl<F: Family> Parsed<F> {
         }
     }
 
+    /// Whether its checksum is the one that a sender on this machine leaves for a NIC to finish
+    /// (`CHECKSUM_PARTIAL`): that of the pseudo-header alone. One in 65,536 others looks like it. For those
+    /// who see a packet without what the kernel knows of it. `l4` is where its transport header begins.
+    #[inline(always)]
+    pub fn is_checksum_unfinished<P: Packet>(&self, packet: &P, l4: usize) -> bool {
+        let network = &self.network;
+        let nowhere = F::from_words(&[0; 4]);
+        let length = (network.length - F::HEADER_LEN as u32) as u16;
+        let pseudo_header = F::replace(nowhere, network.source)
+            .and(F::replace(nowhere, network.destination))
+            .replace16(Be16::new(0), Be16::new(network.protocol.0.into()))
+            .replace16(Be16::new(0), Be16::new(length));
+        let checksum = packet.load::<Be16>(l4 + self.checksum_offset());
+        checksum == Some(pseudo_header.folded())
+    }
+
     /// Whether it goes through a link with this MTU: the packet, or each segment it stands for.
     #[inline(always)]
     pub fn fits(&self, mtu: u32) -> bool {

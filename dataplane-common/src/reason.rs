@@ -35,6 +35,8 @@ macro_rules! counters {
 counters! {
     /// Packets from outside rewritten and handed to a container.
     Forwarded = "forwarded",
+    /// Those of the forwarded packets that XDP has rewritten and handed over.
+    ForwardedByXdp = "forwarded_xdp",
     /// Packets of containers rewritten and sent to their client.
     Replied = "replied",
     /// ICMP errors from outside rewritten and handed to the container whose packet they quote.

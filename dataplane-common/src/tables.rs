@@ -41,6 +41,15 @@ pub struct TableFull;
 
 /// What the core asks of its surroundings, for packets of one family.
 pub trait Tables<F: Family> {
+    /// Whether another program sees the packets that are let pass here, and decides on them anew. Then they
+    /// leave no traces here: what is to be noted of them is noted there.
+    const IS_SEEN_AGAIN: bool = false;
+
+    /// Whether this program can hand packets to the backend with this number.
+    fn can_reach(&self, _backend: u32) -> bool {
+        true
+    }
+
     /// The controller's settings; none only where the map is broken.
     fn settings(&self) -> Option<&Settings>;
 

@@ -21,7 +21,7 @@ use dataplane_common::{
 };
 
 use crate::{
-    kernel::Kernel,
+    kernel::{Kernel, Tc},
     maps::{self, FamilyMaps},
     programs::{MAX_TRANSPORT_HEADER, drop, hand_over, pass, send_on},
     routing::Routing,
@@ -99,7 +99,7 @@ fn read<F: FamilyMaps + Routing, const L3: usize>(
 ) -> (Skb<L3>, Kernel, Result<Piece<F::Address>, Reason>) {
     let skb = Skb::<L3>::new(context);
     skb.pull(F::HEADER_LEN + F::FRAGMENT_HEADER_LEN + MAX_TRANSPORT_HEADER);
-    let kernel = Kernel::new(skb.context());
+    let kernel = Kernel::<Tc>::new(skb.context());
     let piece = fragment::piece::<F, _, _>(&skb, &kernel, interface(skb.context()));
     (skb, kernel, piece)
 }

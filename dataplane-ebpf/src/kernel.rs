@@ -1,12 +1,14 @@
 //! Maps, clock and routing as the core's tables.
 
-use core::ops::DerefMut;
+use core::{marker::PhantomData, ops::DerefMut};
 
 use aya_ebpf::{
-    EbpfContext as _,
-    bindings::{BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibLookup},
+    EbpfContext,
+    bindings::{
+        BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibLookup,
+        xdp_action::{XDP_PASS, XDP_REDIRECT},
+    },
     helpers::{bpf_check_mtu, bpf_fib_lookup, bpf_get_prandom_u32, bpf_ktime_get_coarse_ns},
-    programs::TcContext,
 };
 use dataplane_common::{
     flow::{Flow, FlowKey, OuterTuple},
@@ -26,12 +28,47 @@ use crate::{
 const NANOSECONDS: u64 = 1_000_000_000;
 const NANOSECONDS_IN_MILLISECOND: u64 = 1_000_000;
 
-/// What a running program can ask the kernel.
-pub struct Kernel {
-    context: *mut core::ffi::c_void,
+/// The hook that a program runs at, as far as it matters to the tables.
+pub trait Hook {
+    /// Whether a program at a later hook sees what is let pass here.
+    const IS_SEEN_AGAIN: bool;
+
+    /// Whether packets can be handed to the backend with this number from here.
+    fn can_reach(backend: u32) -> bool;
 }
 
-impl Kernel {
+/// TC, from where every container can be reached.
+pub struct Tc;
+
+impl Hook for Tc {
+    const IS_SEEN_AGAIN: bool = false;
+
+    #[inline(always)]
+    fn can_reach(_: u32) -> bool {
+        true
+    }
+}
+
+/// XDP, from where those can be reached whose interface takes frames from XDP.
+pub struct Xdp;
+
+impl Hook for Xdp {
+    const IS_SEEN_AGAIN: bool = true;
+
+    #[inline(always)]
+    fn can_reach(backend: u32) -> bool {
+        // This also settles where the frame goes when the program returns `XDP_REDIRECT`.
+        maps::DEVICES.redirect(backend, XDP_PASS.into()) == Ok(XDP_REDIRECT)
+    }
+}
+
+/// What a running program at a hook can ask the kernel.
+pub struct Kernel<H = Tc> {
+    context: *mut core::ffi::c_void,
+    hook: PhantomData<H>,
+}
+
+impl<H> Kernel<H> {
     /// The MTU of an interface.
     #[inline(always)]
     fn device_mtu(&self, ifindex: u32) -> Option<u16> {
@@ -43,9 +80,10 @@ impl Kernel {
 
     /// For the program with this context.
     #[inline(always)]
-    pub fn new(context: &TcContext) -> Self {
+    pub fn new(context: &impl EbpfContext) -> Self {
         Self {
             context: context.as_ptr(),
+            hook: PhantomData,
         }
     }
 }
@@ -77,8 +115,8 @@ fn bound_port<F: FamilyMaps>(protocol: IpProtocol, address: &F::Address, port: B
 
 /// Asks for a route and writes it.
 #[inline(never)]
-fn ask_route<F: Routing>(
-    kernel: &Kernel,
+fn ask_route<F: Routing, H>(
+    kernel: &Kernel<H>,
     from: u32,
     container: &F::Address,
     client: &F::Address,
@@ -137,7 +175,14 @@ fn establish<F: FamilyMaps>(key: &FlowKey<F::Address>) {
     }
 }
 
-impl<F: FamilyMaps + Routing> Tables<F> for Kernel {
+impl<F: FamilyMaps + Routing, H: Hook> Tables<F> for Kernel<H> {
+    const IS_SEEN_AGAIN: bool = H::IS_SEEN_AGAIN;
+
+    #[inline(always)]
+    fn can_reach(&self, backend: u32) -> bool {
+        H::can_reach(backend)
+    }
+
     #[inline(always)]
     fn settings(&self) -> Option<&Settings> {
         maps::SETTINGS.get(0)
@@ -280,6 +325,6 @@ impl<F: FamilyMaps + Routing> Tables<F> for Kernel {
         client: &F::Address,
         route: &mut Route<F::Address>,
     ) -> Result<(), Reason> {
-        ask_route::<F>(self, from, container, client, route)
+        ask_route::<F, H>(self, from, container, client, route)
     }
 }

@@ -3,8 +3,10 @@
 //! | module | its job |
 //! |---|---|
 //! | [`programs`] | the programs: family by EtherType, decide, rewrite, redirect |
+//! | [`xdp`] | the program for XDP |
 //! | [`fragments`] | the same for fragments, off the fast path |
 //! | [`skb`] | an skb as the core's `Packet`: all packet `unsafe` is there |
+//! | [`frame`] | a frame in XDP as the core's `Packet` |
 //! | [`kernel`] | maps, clock and routing as the core's `Tables` |
 //! | [`routing`] | what routing look-ups need of an IP version |
 //! | [`maps`] | the maps |
@@ -12,12 +14,14 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 mod fragments;
+mod frame;
 mod kernel;
 mod maps;
 mod programs;
 mod routing;
 mod skb;
 mod trace;
+mod xdp;
 
 #[cfg(target_arch = "bpf")]
 #[panic_handler]

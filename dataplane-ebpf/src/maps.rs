@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray},
 };
 use dataplane_common::{
     family::{Family, V4, V6},
@@ -11,12 +11,12 @@ use dataplane_common::{
     headers::{Be16, Be32, Ip6},
     layout::{
         DEFAULT_MAX_FLOWS, LESS_V6, MAX_BACKENDS, MAX_BOUND_PORTS, MAX_DATAGRAMS, MAX_FOREIGN,
-        MAX_HELD, MAX_HOOKS, MAX_LOCAL_ADDRESSES, MAX_OPENING, MAX_REMAPPED,
+        MAX_HELD, MAX_HOOKS, MAX_LOCAL_ADDRESSES, MAX_OPENING, MAX_REMAPPED, MAX_XDP_INTERFACES,
     },
     published::{Backend, BoundPort, PORT_SLOTS, PortSlot, Traffic},
     reason::Counter,
     registry::{Hook, HookKey, Record, Row},
-    settings::Settings,
+    settings::{Settings, XdpInterface},
 };
 
 /// Hash maps that are mostly empty take memory by the entry.
@@ -42,6 +42,13 @@ pub static HOOKS: HashMap<HookKey, Hook> = HashMap::with_max_entries(MAX_HOOKS, 
 
 #[map]
 pub static RECORD: Array<Record> = Array::with_max_entries(1, 0);
+
+/// The interfaces by which XDP reaches containers.
+#[map]
+pub static DEVICES: DevMap = DevMap::with_max_entries(MAX_BACKENDS, 0);
+
+#[map]
+pub static XDP_INTERFACES: Array<XdpInterface> = Array::with_max_entries(MAX_XDP_INTERFACES, 0);
 
 /// Where a frame is copied to.
 #[map]

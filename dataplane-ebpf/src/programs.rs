@@ -28,7 +28,7 @@ use dataplane_common::{
 
 use crate::{
     fragments::{self, same},
-    kernel::{Kernel, count},
+    kernel::{Kernel, Tc, count},
     maps::FamilyMaps,
     routing::Routing,
     skb::{BARE, ETHERNET, Mark, Skb, ether_type, interface},
@@ -127,7 +127,7 @@ fn from_container<F: FamilyMaps + Routing>(context: &TcContext) -> i32 {
 fn to_container<F: FamilyMaps + Routing + Trace, const L3: usize>(context: TcContext) -> i32 {
     let skb = &mut Skb::<L3>::new(context);
     skb.pull(F::HEADER_LEN + MAX_TRANSPORT_HEADER);
-    let kernel = Kernel::new(skb.context());
+    let kernel = Kernel::<Tc>::new(skb.context());
     let parsed = match parse::<F, _>(skb) {
         Ok(parsed) => parsed,
         Err(Counter::Icmp) => return ICMP,
@@ -164,7 +164,7 @@ pub fn hand_over(ifindex: u32, counter: Counter) -> i32 {
 fn error_to_container<F: FamilyMaps + Routing, const L3: usize>(context: &TcContext) -> i32 {
     let skb = &mut Skb::<L3>::new(same(context));
     skb.pull(icmp::looked_at::<F>());
-    let kernel = Kernel::new(skb.context());
+    let kernel = Kernel::<Tc>::new(skb.context());
     let error = match parse_error::<F, _>(skb) {
         Ok(error) => error,
         Err(reason) => return pass(reason),
@@ -183,7 +183,7 @@ fn error_to_container<F: FamilyMaps + Routing, const L3: usize>(context: &TcCont
 fn to_client<F: FamilyMaps + Routing>(context: TcContext) -> i32 {
     let skb = &mut Skb::<ETHERNET>::new(context);
     skb.pull(F::HEADER_LEN + MAX_TRANSPORT_HEADER);
-    let kernel = Kernel::new(skb.context());
+    let kernel = Kernel::<Tc>::new(skb.context());
     let parsed = match parse::<F, _>(skb) {
         Ok(parsed) => parsed,
         Err(Counter::Icmp) => return ICMP,
@@ -209,7 +209,7 @@ fn to_client<F: FamilyMaps + Routing>(context: TcContext) -> i32 {
 fn error_to_client<F: FamilyMaps + Routing>(context: &TcContext) -> i32 {
     let skb = &mut Skb::<ETHERNET>::new(same(context));
     skb.pull(icmp::looked_at::<F>());
-    let kernel = Kernel::new(skb.context());
+    let kernel = Kernel::<Tc>::new(skb.context());
     let error = match parse_error::<F, _>(skb) {
         Ok(error) => error,
         Err(reason) => return pass(reason),
@@ -262,7 +262,7 @@ fn leaving<const L3: usize>(context: TcContext) -> i32 {
 fn note_leaving<F: FamilyMaps + Routing, const L3: usize>(context: TcContext) -> i32 {
     let skb = &Skb::<L3>::new(context);
     skb.pull(F::HEADER_LEN + MAX_TRANSPORT_HEADER);
-    let kernel = Kernel::new(skb.context());
+    let kernel = Kernel::<Tc>::new(skb.context());
     if Mark::AsksReply.is_on(skb.context()) {
         admit_reply::<F, _, _>(skb, &kernel, interface(skb.context()));
     } else {
@@ -275,7 +275,7 @@ fn note_leaving<F: FamilyMaps + Routing, const L3: usize>(context: TcContext) ->
 fn note_admitted<F: FamilyMaps + Routing>(context: TcContext) -> i32 {
     let skb = &Skb::<ETHERNET>::new(context);
     skb.pull(F::HEADER_LEN + MAX_TRANSPORT_HEADER);
-    let kernel = Kernel::new(skb.context());
+    let kernel = Kernel::<Tc>::new(skb.context());
     admit_forward::<F, _, _>(skb, &kernel, interface(skb.context()));
     next()
 }

@@ -1,7 +1,7 @@
 //! Telling of a new flow, where the programs were loaded to do so; else the verifier removes it all, since
 //! the log level is a constant by then.
 
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::EbpfContext;
 use aya_log_ebpf::info;
 use dataplane_common::{
     family::{Family, V4, V6},
@@ -12,7 +12,7 @@ use dataplane_common::{
 /// An IP version whose addresses can be told.
 pub trait Trace: Family {
     /// Tells of a new flow.
-    fn trace(context: &TcContext, parsed: &Parsed<Self>, forward: &Forward<Self>);
+    fn trace(context: &impl EbpfContext, parsed: &Parsed<Self>, forward: &Forward<Self>);
 }
 
 /// Implements it for a family, given the method by which an address becomes one that the logger knows.
@@ -20,7 +20,7 @@ macro_rules! trace {
     ($family:ty, $show:ident) => {
         impl Trace for $family {
             #[inline(always)]
-            fn trace(context: &TcContext, parsed: &Parsed<Self>, forward: &Forward<Self>) {
+            fn trace(context: &impl EbpfContext, parsed: &Parsed<Self>, forward: &Forward<Self>) {
                 let (network, ports) = (&parsed.network, parsed.ports);
                 info!(
                     context,

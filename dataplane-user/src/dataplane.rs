@@ -6,7 +6,7 @@ use anyhow::{Context as _, anyhow, bail};
 use aya::{
     EbpfLoader, Pod,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
-    programs::{ProgramError, SchedClassifier},
+    programs::{ProgramError, SchedClassifier, Xdp},
 };
 use dataplane_common::{
     flow::{Flow, FlowKey, OuterTuple},
@@ -143,7 +143,7 @@ impl Dataplane {
         let mut ebpf = loader
             .load(OBJECT)
             .context("cannot create the eBPF maps: is this process allowed to use BPF?")?;
-        for name in programs::ALL {
+        for name in programs::TC {
             let program: &mut SchedClassifier = ebpf
                 .program_mut(name)
                 .ok_or_else(|| anyhow!("the eBPF object lacks the program {name}"))?
@@ -153,6 +153,16 @@ impl Dataplane {
                 .pin(instance.program(name))
                 .with_context(|| format!("cannot pin the eBPF program {name}"))?;
         }
+        let program: &mut Xdp = ebpf
+            .program_mut(programs::XDP)
+            .ok_or_else(|| anyhow!("the eBPF object lacks the program {}", programs::XDP))?
+            .try_into()?;
+        program
+            .load()
+            .map_err(|error| refusal(programs::XDP, error))?;
+        program
+            .pin(instance.program(programs::XDP))
+            .with_context(|| format!("cannot pin the eBPF program {}", programs::XDP))?;
         let mut dataplane = Self::open_maps(instance)?;
         dataplane.update_settings(|settings| settings.timeouts = Timeouts::DEFAULT)?;
         let record = Record {

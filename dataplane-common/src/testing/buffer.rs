@@ -11,7 +11,7 @@ use crate::{
     headers::{
         Be16, Be32, EtherType, Ethernet, IpProtocol, Ports, Tcp, TcpFlags, Udp, VLAN_ID_MASK,
     },
-    packet::{L4Change, Packet, WriteFault},
+    packet::{L4Change, Packet, WriteFault, update_finished_checksum},
     parse::l4,
 };
 
@@ -89,17 +89,7 @@ impl<const L3_OFFSET: usize> Packet for Buffer<L3_OFFSET> {
         protocol: IpProtocol,
         change: L4Change,
     ) -> Result<(), WriteFault> {
-        // In two steps, as the kernel's helper takes it: zero has two representations.
-        for delta in [change.pseudo_header, change.header] {
-            let checksum: Be16 = self.load(offset).ok_or(WriteFault)?;
-            let checksum = if protocol == IpProtocol::UDP {
-                delta.apply_udp(checksum)
-            } else {
-                delta.apply(checksum)
-            };
-            self.store(offset, checksum)?;
-        }
-        Ok(())
+        update_finished_checksum(self, offset, protocol, change)
     }
 }
 

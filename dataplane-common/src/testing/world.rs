@@ -118,6 +118,7 @@ impl<F: Sample> World<F> {
                 admission_since: 0,
                 rules_since: 0,
                 tcp_liberal: 1,
+                xdp: 0,
                 timeouts: Timeouts::DEFAULT,
             },
             millis: Cell::new(100_000),
