@@ -8,10 +8,10 @@ use std::{env, ffi::OsString, path::Path, process::ExitCode};
 use anyhow::{Context as _, Result};
 use toolchain::{Linker, TOOLCHAIN_VARIABLE, Toolchain};
 
-/// The crates that use unstable features on the BPF target (aya-ebpf: `asm_experimental_arch`), which
+/// The crates that use unstable features on the BPF target (`asm_experimental_arch`), which
 /// a stable compiler allows by name only. Not `1`, for all: aya-build would take that for a wish to
 /// build `core` too, from sources that Debian's toolchain does not have.
-const UNSTABLE_CRATES: &str = "aya_ebpf";
+const UNSTABLE_CRATES: &str = "aya_ebpf,portway_ebpf";
 
 fn main() -> ExitCode {
     match build() {

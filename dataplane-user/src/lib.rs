@@ -22,7 +22,7 @@
 //! | [`attach`] | attaching and detaching |
 //! | [`dataplane`] | the pinned programs and maps |
 //! | [`batch`] | maps read by thousands of entries at a time |
-//! | [`liveness`], [`collector`] | which flows are over; removing them |
+//! | [`flows`], [`liveness`], [`collector`] | reading flows; which are over; removing them |
 //! | [`instance`] | pin paths, and the lock on them |
 //! | [`firewall`] | is the ruleset in force Docker's own and nothing else? |
 //! | [`admission`] | who admits flows, and why |
@@ -49,6 +49,7 @@ pub mod dataplane;
 pub mod desired;
 pub mod docker;
 pub mod firewall;
+pub mod flows;
 pub mod foreign;
 pub mod handover;
 pub mod hooks;

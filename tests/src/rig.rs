@@ -145,7 +145,8 @@ impl<'a> Rig<'a> {
     /// portway or `ip` fails.
     pub fn new(lab: &'a Lab, portway: &Portway<'_>, container: &Container) -> Result<Self> {
         let host = &lab.host;
-        portway.load("--admission direct")?;
+        // Small tables, which are often looked through.
+        portway.load("--admission direct --max-flows 16384")?;
         let secondary = crate::lab::HOST_SECONDARY;
         for protocol in ["tcp", "udp"] {
             let to = format!("{}:{CONTAINER_PORT}/{protocol}", container.address);
