@@ -164,8 +164,8 @@ impl<'a> Playing<'a> {
             Some((packet, _)) => packet.stamp,
             None => read.packet.stamp,
         };
-        let Stamp { step, .. } = Stamp::from_field(stamp)?;
-        self.story.steps.get(step)
+        let stamp = Stamp::from_field(stamp).filter(|stamp| stamp.round == self.cast.round())?;
+        self.story.steps.get(stamp.step)
     }
 
     /// The ports that both ends have, as far as netfilter keeps them.
