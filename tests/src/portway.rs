@@ -1,7 +1,7 @@
 //! The program under test, run inside a host.
 
 use std::{
-    env,
+    env, mem,
     path::{Path, PathBuf},
     process,
     sync::atomic::{AtomicU32, Ordering},
@@ -70,6 +70,25 @@ impl<'a> Portway<'a> {
             program: program()?,
             instance: format!("lab-{}-{number}", process::id()),
         })
+    }
+
+    /// An instance that is there already, by the name that [`Portway::leave`] has told.
+    ///
+    /// # Errors
+    /// portway has not been built.
+    pub fn again(host: &'a Host, instance: &str) -> Result<Self> {
+        Ok(Self {
+            host,
+            program: program()?,
+            instance: instance.to_owned(),
+        })
+    }
+
+    /// Leaves it as it is, to go with its host, and returns its name.
+    pub fn leave(mut self) -> String {
+        let instance = mem::take(&mut self.instance);
+        mem::forget(self);
+        instance
     }
 
     /// The instance's name.

@@ -2,20 +2,33 @@
 //!
 //! | module | is about |
 //! |---|---|
-//! | [`model`] | what a run has found |
-//! | [`stats`] | medians, spreads, and ratios round by round |
-//! | [`plan`] | what a scenario and a contender are |
-//! | [`runner`] | taking the samples |
-//! | [`contenders`] | their names |
 //! | [`scenarios`] | the scenarios |
-//! | [`machine`] | what it all ran on |
-//! | [`output`] | where the results go |
+//! | [`rate`] | those about packet rates |
+//! | [`contenders`] | the names of those who are compared |
+//! | [`plan`], [`runner`] | what a scenario and a contender are; taking the samples |
+//! | [`model`], [`stats`] | what a run has found; medians, spreads, and ratios round by round |
+//! | [`machine`], [`output`] | what it all ran on; where the results go |
+//! | [`bed`], [`ethtool`], [`room`] | a lab in which nothing happens by itself; its interfaces; its conntrack |
+//! | [`way`] | the ways from a published port to the container |
+//! | [`sender`], [`frame`], [`cpu`] | sending; what is sent; what time that takes |
+//! | [`object`] | the bench's eBPF programs |
+//! | [`verify`] | is what arrives right? |
 
+pub mod bed;
 pub mod contenders;
+pub mod cpu;
+pub mod ethtool;
+pub mod frame;
 pub mod machine;
 pub mod model;
+pub mod object;
 pub mod output;
 pub mod plan;
+pub mod rate;
+pub mod room;
 pub mod runner;
 pub mod scenarios;
+pub mod sender;
 pub mod stats;
+pub mod verify;
+pub mod way;

@@ -2,14 +2,15 @@
 
 use std::{env, process::ExitCode};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Parser;
 use portway_bench::{
+    cpu::Cpus,
     machine,
     model::Report,
     output,
     plan::{Effort, Plan},
-    runner, scenarios,
+    room, runner, scenarios,
 };
 use portway_tests::{interrupt, requirement::Requirement};
 
@@ -45,7 +46,7 @@ struct Args {
 
 fn main() -> ExitCode {
     // Before there are other threads.
-    interrupt::end_lab_on_ctrl_c();
+    interrupt::end_lab_on_ctrl_c_after(room::put_back);
     match run(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -63,6 +64,7 @@ fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
     let chosen = choose(args)?;
+    Cpus::divide()?.keep_off()?;
     for required in [Requirement::Root, Requirement::Kernel, Requirement::Portway] {
         if let Some(why) = required.missing() {
             bail!("the bench cannot run here: {why}");
@@ -93,19 +95,18 @@ fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn choose(args: &Args) -> Result<Vec<&'static Plan>> {
+fn choose(args: &Args) -> Result<Vec<Plan>> {
     let mut all = scenarios::all();
-    if args.only.is_empty() {
-        all.retain(|plan| plan.quick || !args.quick);
-        return Ok(all);
+    for id in &args.only {
+        if !all.iter().any(|plan| plan.id == id) {
+            bail!("no scenario {id}: see cargo xtask bench --list");
+        }
     }
-    let chosen = args.only.iter().map(|id| {
-        let found = all.iter().find(|plan| plan.id == id);
-        found
-            .copied()
-            .with_context(|| format!("no scenario {id}: see cargo xtask bench --list"))
+    all.retain(|plan| match args.only.as_slice() {
+        [] => plan.quick || !args.quick,
+        only => only.iter().any(|id| id == plan.id),
     });
-    chosen.collect()
+    Ok(all)
 }
 
 /// How a user would start this run again.

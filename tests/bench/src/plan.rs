@@ -22,9 +22,9 @@ pub struct Plan {
     /// Whether a quick run has it.
     pub quick: bool,
     /// What each sample consists of. Each becomes a scenario of the report.
-    pub measures: &'static [Measure],
+    pub measures: Vec<Measure>,
     /// Sets it up.
-    pub prepare: fn(Effort) -> Result<Stage>,
+    pub prepare: Box<dyn Fn(Effort) -> Result<Stage>>,
 }
 
 /// A quantity.

@@ -122,7 +122,7 @@ mod tests {
         }
     }
 
-    const fn measure(suffix: &'static str) -> Measure {
+    fn measure(suffix: &'static str) -> Measure {
         Measure {
             suffix,
             title: "",
@@ -131,16 +131,14 @@ mod tests {
         }
     }
 
-    const MEASURES: [Measure; 2] = [measure("-up"), measure("-down")];
-
     #[test]
     fn contenders_take_turns_and_each_measure_becomes_a_scenario() -> Result<()> {
         let plan = Plan {
             id: "count",
             title: "",
             quick: false,
-            measures: &MEASURES,
-            prepare: |_| {
+            measures: vec![measure("-up"), measure("-down")],
+            prepare: Box::new(|_| {
                 Ok(Stage {
                     note: String::new(),
                     contenders: vec![
@@ -150,7 +148,7 @@ mod tests {
                     ],
                     skipped: Vec::new(),
                 })
-            },
+            }),
         };
         let effort = Effort {
             quick: false,

@@ -1,8 +1,8 @@
 //! Every scenario there is.
 
-use crate::plan::Plan;
+use crate::{plan::Plan, rate};
 
 /// In the order in which they are run and reported.
-pub fn all() -> Vec<&'static Plan> {
-    Vec::new()
+pub fn all() -> Vec<Plan> {
+    rate::plans()
 }

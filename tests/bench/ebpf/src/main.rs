@@ -1,8 +1,19 @@
 //! The bench's eBPF programs.
+//!
+//! | module | its job |
+//! |---|---|
+//! | [`send`] | making frames and sending them |
+//! | [`endpoint`] | what receives them: counts, and drops or answers |
+//! | [`limit`] | the least that can be done between the two |
+//! | [`out`] | where packets leave |
+//! | [`packet`] | the headers of a packet: all packet `unsafe` is there |
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
-#[cfg(target_arch = "bpf")]
-use aya_ebpf as _;
+mod endpoint;
+mod limit;
+mod out;
+mod packet;
+mod send;
 
 #[cfg(target_arch = "bpf")]
 #[panic_handler]
