@@ -10,6 +10,7 @@
 //! | [`machine`], [`output`] | what it all ran on; where the results go |
 //! | [`bed`], [`ethtool`], [`room`] | a lab in which nothing happens by itself; its interfaces; its conntrack |
 //! | [`way`] | the ways from a published port to the container |
+//! | [`path`] | an open way and its two ends |
 //! | [`sender`], [`frame`], [`cpu`] | sending; what is sent; what time that takes |
 //! | [`object`] | the bench's eBPF programs |
 //! | [`verify`] | is what arrives right? |
@@ -23,6 +24,7 @@ pub mod machine;
 pub mod model;
 pub mod object;
 pub mod output;
+pub mod path;
 pub mod plan;
 pub mod rate;
 pub mod room;

@@ -1,10 +1,11 @@
 //! The bench's eBPF programs, loaded.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, Map, PerCpuArray, xdp::DevMap},
+    maps::{Array, Map, PerCpuArray, PerCpuValues, xdp::DevMap},
     programs::{SchedClassifier, TcAttachType, Xdp, tc},
+    util::nr_cpus,
 };
 use bytemuck::{Zeroable, bytes_of};
 use dataplane_common::headers::Mac;
@@ -117,6 +118,17 @@ impl Object {
         let mut to_container: DevMap<_> = map.context("no map of interfaces")?.try_into()?;
         // The kernel looks for the interface where the caller is.
         netns.run(|| Ok(to_container.set(0, ifindex, None, 0)?))
+    }
+
+    /// Has its sender go on with the frame of this running number.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn send_next(&mut self, number: u64) -> Result<()> {
+        let map = self.0.map_mut(maps::NEXT).context("no running number")?;
+        let mut next: PerCpuArray<_, u64> = map.try_into()?;
+        let cpus = nr_cpus().map_err(|(file, error)| anyhow!(error).context(file))?;
+        Ok(next.set(0, PerCpuValues::try_from(vec![number; cpus])?, 0)?)
     }
 
     /// How many of the bench's frames its endpoint program has received.

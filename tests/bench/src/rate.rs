@@ -5,24 +5,17 @@
 use std::{rc::Rc, time::Duration};
 
 use anyhow::{Context, Error, Result, ensure};
-use dataplane_common::headers::Be32;
-use portway_bench_ebpf::{SAMPLES, SHORTEST, programs};
-use portway_tests::{
-    lab::EXTERNAL,
-    netns::Netns,
-    wait::{self, PATIENCE},
-};
+use portway_bench_ebpf::SHORTEST;
 
 use crate::{
-    bed::{Bed, INSIDE},
+    bed::Bed,
     cpu::Cpus,
     model::{Better, Skipped},
-    object::{Constants, Object},
+    path::{Path, Sent, establish},
     plan::{Contender, Effort, Measure, Plan, Stage},
-    room::{self, Room},
-    sender::{Flows, Sender, Traffic},
-    verify::Expected,
-    way::{Open, Way, iptables},
+    room::Room,
+    sender::{Flows, Traffic},
+    way::{Way, iptables},
 };
 
 /// What the link adds to each frame, in bytes (IEEE 802.3).
@@ -56,15 +49,6 @@ enum Trip {
     There,
     /// And back to the client.
     ThereAndBack,
-}
-
-/// What the contenders of a scenario have in common.
-struct Setting {
-    trip: Trip,
-    traffic: Traffic,
-    sample: Duration,
-    cpus: Cpus,
-    _room: Room,
 }
 
 /// The scenarios.
@@ -153,28 +137,22 @@ fn plan(id: &'static str, quick: bool, title: &'static str, trip: Trip, traffic:
 }
 
 fn prepare(effort: Effort, trip: Trip, traffic: Traffic) -> Result<Stage> {
-    let setting = Rc::new(Setting {
-        trip,
-        traffic,
-        sample: if effort.quick { QUICK_SAMPLE } else { SAMPLE },
-        cpus: Cpus::divide()?,
-        _room: Room::make()?,
-    });
+    let cpus = Cpus::divide()?;
+    let room = Rc::new(Room::make()?);
+    let sample = if effort.quick { QUICK_SAMPLE } else { SAMPLE };
     let mut stage = Stage {
         note: String::new(),
         contenders: Vec::new(),
         skipped: Vec::new(),
     };
+    let mut paths = Vec::new();
     for way in Way::ALL {
         let bed = Bed::new()?;
         if way == Way::Iptables {
             stage.note = note(traffic, &iptables::version(&bed)?);
         }
         match way.open(&bed, traffic.ports) {
-            Ok(open) => {
-                let contender = Rate::new(way, open, bed, &setting).context(way.name())?;
-                stage.contenders.push(Box::new(contender));
-            }
+            Ok(open) => paths.push(Path::new(way, open, bed, traffic, cpus).context(way.name())?),
             // What there may not be yet.
             Err(error) if way == Way::PortwayXdp => stage.skipped.push(Skipped {
                 contender: way.name().to_owned(),
@@ -182,6 +160,13 @@ fn prepare(effort: Effort, trip: Trip, traffic: Traffic) -> Result<Stage> {
             }),
             Err(error) => return Err(error.context(way.name())),
         }
+    }
+    establish(&mut paths)?;
+    for path in paths {
+        let way = path.way;
+        path.check().context(way.name())?;
+        let rate = Rate::new(path, trip, sample, &room).context(way.name())?;
+        stage.contenders.push(Box::new(rate));
     }
     Ok(stage)
 }
@@ -202,105 +187,47 @@ fn note(traffic: Traffic, iptables: &str) -> String {
 
 /// A way whose packet rate is measured.
 struct Rate {
-    way: Way,
-    sender: Sender,
-    /// Where frames are counted: in the container, or where answers arrive.
-    end: Object,
-    /// What answers, if answers are measured.
-    _echo: Option<Object>,
-    _open: Open,
-    bed: Bed,
-    setting: Rc<Setting>,
+    path: Path,
     /// How many frames a sample sends.
     count: u32,
     sent: u64,
     arrived: u64,
+    _room: Rc<Room>,
 }
 
 impl Rate {
-    /// Has all flows answered once, so that they are established, and checks what arrives.
-    fn new(way: Way, open: Open, bed: Bed, setting: &Rc<Setting>) -> Result<Self> {
-        let Bed { lab, container } = &bed;
-        let mut sender = Sender::new(
-            &lab.client,
-            INSIDE,
-            lab.host.mac(EXTERNAL)?,
-            setting.traffic,
-            setting.cpus,
-        )?;
-        let echo = end(&container.netns, programs::ECHO)?;
-        let answers = end(&lab.client, programs::SINK)?;
-        match setting.traffic.flows {
-            // Twice: an answer establishes a flow, and the next packet finds it established.
-            Flows::Turns(flows) => sender.send((2 * flows).max(SAMPLES))?,
-            Flows::New => sender.send(LEAST)?,
-        };
-        settle(&answers)?;
-        let expected = Expected {
-            frame: *sender.frame(),
-            ports: setting.traffic.ports,
-            container: way
-                .translates()
-                .then(|| Be32::new(container.address.to_bits())),
-            container_mac: container.netns.mac(INSIDE)?,
-        };
-        expected.check_arrived(&echo.first()?)?;
-        expected.check_answered(&answers.first()?)?;
-        let (end, echo) = match setting.trip {
-            Trip::ThereAndBack => (answers, Some(echo)),
-            Trip::There => {
-                drop(echo);
-                (end(&container.netns, programs::SINK)?, None)
-            }
-        };
+    /// Finds out how many frames take about `sample` of the CPU's time.
+    fn new(mut path: Path, trip: Trip, sample: Duration, room: &Rc<Room>) -> Result<Self> {
+        if trip == Trip::There {
+            path.answer_no_more()?;
+        }
         let mut rate = Self {
-            way,
-            sender,
-            end,
-            _echo: echo,
-            _open: open,
-            bed,
-            setting: Rc::clone(setting),
+            path,
             count: LEAST,
             sent: 0,
             arrived: 0,
+            _room: Rc::clone(room),
         };
-        rate.calibrate()?;
-        Ok(rate)
-    }
-
-    /// Finds how many frames make a sample.
-    fn calibrate(&mut self) -> Result<()> {
-        while self.count < MOST && self.send()?.took * 4 < self.setting.sample {
-            self.count *= 4;
+        while rate.count < MOST && rate.send()?.took * 4 < sample {
+            rate.count *= 4;
         }
-        (self.sent, self.arrived) = (0, 0);
-        Ok(())
+        (rate.sent, rate.arrived) = (0, 0);
+        Ok(rate)
     }
 
     /// Sends a sample's frames and counts those that arrive.
     fn send(&mut self) -> Result<Sent> {
-        let before = self.end.arrived()?;
-        let took = self.sender.send(self.count)?;
-        let arrived = settle(&self.end)? - before;
+        let sent = self.path.send(self.count)?;
         self.sent += u64::from(self.count);
-        self.arrived += arrived;
-        if self.way.is_tracked() && self.setting.traffic.flows == Flows::New {
-            room::empty(&self.bed.lab.host)?;
-        }
-        Ok(Sent { arrived, took })
+        self.arrived += sent.arrived;
+        self.path.forget_new_flows()?;
+        Ok(sent)
     }
-}
-
-/// What has become of a sample's frames.
-struct Sent {
-    arrived: u64,
-    took: Duration,
 }
 
 impl Contender for Rate {
     fn name(&self) -> &str {
-        self.way.name()
+        self.path.way.name()
     }
 
     fn sample(&mut self) -> Result<Vec<f64>> {
@@ -318,23 +245,4 @@ impl Contender for Rate {
         let lost = self.sent - self.arrived;
         format!("lost {lost} of {} frames", self.sent)
     }
-}
-
-/// Puts an endpoint at [`INSIDE`].
-fn end(netns: &Netns, program: &str) -> Result<Object> {
-    let mut object = Object::load(&Constants {
-        out: netns.index(INSIDE)?,
-        ..Constants::default()
-    })?;
-    object.attach_ingress(program, netns, INSIDE)?;
-    Ok(object)
-}
-
-/// How many frames have arrived once no more do: some may still be in ksoftirqd's hands.
-fn settle(end: &Object) -> Result<u64> {
-    let mut last = None;
-    wait::until("frames to stop arriving", PATIENCE, || {
-        let now = end.arrived()?;
-        Ok((last.replace(now) == Some(now)).then_some(now))
-    })
 }

@@ -95,6 +95,14 @@ impl Sender {
         &self.frame
     }
 
+    /// Has the frame with this running number be the next.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn rewind(&mut self, number: u32) -> Result<()> {
+        self.object.send_next(number.into())
+    }
+
     /// Sends this many frames, and tells the CPU time that it took to send and receive them.
     ///
     /// # Errors

@@ -128,6 +128,8 @@ pub mod globals {
 
 /// The maps.
 pub mod maps {
+    /// The running number of the next frame, by CPU.
+    pub const NEXT: &str = "NEXT";
     /// How many frames have arrived, by CPU.
     pub const ARRIVED: &str = "ARRIVED";
     /// The first of them, as [`super::Sample`].

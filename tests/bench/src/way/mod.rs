@@ -35,6 +35,8 @@ pub enum Way {
 pub enum Open {
     /// Nothing: the kernel holds it as long as its host is there.
     Host,
+    /// An instance of portway, by its name.
+    Portway(String),
     /// Attached programs.
     Limit(limit::Limit),
 }
@@ -76,12 +78,11 @@ impl Way {
     /// What it takes is missing, or fails.
     pub fn open(self, bed: &Bed, ports: u16) -> Result<Open> {
         match self {
-            Self::Limit => return limit::Limit::open(bed).map(Open::Limit),
-            Self::Iptables => iptables::open(bed, ports)?,
-            Self::Nft => nft::open(bed, ports)?,
-            Self::PortwayTc => portway::open(bed, ports, portway::LOAD_TC)?,
-            Self::PortwayXdp => portway::open(bed, ports, portway::LOAD_XDP)?,
+            Self::Limit => limit::Limit::open(bed).map(Open::Limit),
+            Self::Iptables => iptables::open(bed, ports).map(|()| Open::Host),
+            Self::Nft => nft::open(bed, ports).map(|()| Open::Host),
+            Self::PortwayTc => portway::open(bed, ports, portway::LOAD_TC).map(Open::Portway),
+            Self::PortwayXdp => portway::open(bed, ports, portway::LOAD_XDP).map(Open::Portway),
         }
-        Ok(Open::Host)
     }
 }

@@ -14,11 +14,11 @@ pub const LOAD_TC: &str = "--mode tc --admission direct --max-flows 2097152";
 /// The same for XDP.
 pub const LOAD_XDP: &str = "--mode xdp --admission direct --max-flows 2097152";
 
-/// Loads it with these options and publishes.
+/// Loads it with these options, publishes, and returns the instance's name.
 ///
 /// # Errors
 /// It fails; with its own words.
-pub fn open(bed: &Bed, ports: u16, options: &str) -> Result<()> {
+pub fn open(bed: &Bed, ports: u16, options: &str) -> Result<String> {
     let portway = Portway::new(&bed.lab.host)?;
     portway.load(options)?;
     let range = |first: u16| match ports {
@@ -30,6 +30,5 @@ pub fn open(bed: &Bed, ports: u16, options: &str) -> Result<()> {
     portway
         .publish(&format!("{outside}:{address}:{inside}/udp"))
         .with_context(|| format!("portway does not publish {ports} ports"))?;
-    portway.leave();
-    Ok(())
+    Ok(portway.leave())
 }
