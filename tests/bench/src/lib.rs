@@ -3,7 +3,7 @@
 //! | module | is about |
 //! |---|---|
 //! | [`scenarios`] | the scenarios |
-//! | [`rate`] | those about packet rates |
+//! | [`rate`], [`program`] | those about packet rates, and about the time that eBPF programs take |
 //! | [`contenders`] | the names of those who are compared |
 //! | [`plan`], [`runner`] | what a scenario and a contender are; taking the samples |
 //! | [`model`], [`stats`] | what a run has found; medians, spreads, and ratios round by round |
@@ -26,6 +26,7 @@ pub mod object;
 pub mod output;
 pub mod path;
 pub mod plan;
+pub mod program;
 pub mod rate;
 pub mod room;
 pub mod runner;

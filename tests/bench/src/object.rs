@@ -4,7 +4,7 @@ use anyhow::{Context, Result, anyhow};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, Map, PerCpuArray, PerCpuValues, xdp::DevMap},
-    programs::{SchedClassifier, TcAttachType, Xdp, tc},
+    programs::{ProgramFd, SchedClassifier, TcAttachType, Xdp, tc},
     util::nr_cpus,
 };
 use bytemuck::{Zeroable, bytes_of};
@@ -150,6 +150,17 @@ impl Object {
         (0..count)
             .map(|index| Ok(bytemuck::pod_read_unaligned(&first.get(&index, 0)?)))
             .collect()
+    }
+
+    /// One of its programs.
+    ///
+    /// # Errors
+    /// It is not loaded.
+    pub fn fd(&self, name: &str) -> Result<&ProgramFd> {
+        let program = self.0.program(name);
+        Ok(program
+            .with_context(|| format!("no program {name}"))?
+            .fd()?)
     }
 
     fn map(&self, name: &str) -> Result<&Map> {

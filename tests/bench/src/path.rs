@@ -2,7 +2,7 @@
 
 use std::{thread, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
 use dataplane_common::headers::Be32;
 use portway_bench_ebpf::programs;
 use portway_tests::{
@@ -15,6 +15,7 @@ use portway_tests::{
 use crate::{
     bed::{Bed, INSIDE},
     cpu::Cpus,
+    model::Skipped,
     object::{Constants, Object},
     room,
     sender::{Flows, Sender, Traffic},
@@ -45,8 +46,10 @@ pub struct Path {
     answers: Object,
     /// Whether the container answers.
     answered: bool,
-    open: Open,
-    bed: Bed,
+    /// What keeps it open.
+    pub open: Open,
+    /// Where it is.
+    pub bed: Bed,
 }
 
 /// What has become of frames.
@@ -60,10 +63,7 @@ pub struct Sent {
 
 impl Path {
     /// Puts a sender at the client and an answering end into the container.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn new(way: Way, open: Open, bed: Bed, traffic: Traffic, cpus: Cpus) -> Result<Self> {
+    fn new(way: Way, open: Open, bed: Bed, traffic: Traffic, cpus: Cpus) -> Result<Self> {
         let Bed { lab, container } = &bed;
         let destination = lab.host.mac(EXTERNAL)?;
         Ok(Self {
@@ -79,10 +79,7 @@ impl Path {
     }
 
     /// Checks what has arrived so far, at both ends, and that all flows are established that should be.
-    ///
-    /// # Errors
-    /// It is not as it must be.
-    pub fn check(&self) -> Result<()> {
+    fn check(&self) -> Result<()> {
         let Bed { lab, container } = &self.bed;
         let expected = Expected {
             frame: *self.sender.frame(),
@@ -158,35 +155,77 @@ impl Path {
     }
 }
 
-/// Has each flow answered, and answered again when it is old enough to be a lasting one. Where each frame
-/// begins another flow, a few of them.
-///
-/// # Errors
-/// The kernel refuses.
-pub fn establish(paths: &mut [Path]) -> Result<()> {
-    let Some(traffic) = paths.first().map(|path| path.traffic) else {
-        return Ok(());
-    };
-    let Flows::Turns(flows) = traffic.flows else {
-        return send_all(paths, CHECKED);
-    };
-    for first in (0..flows).step_by(TOGETHER as usize) {
-        let count = TOGETHER.min(flows - first);
-        send_all(paths, count)?;
-        thread::sleep(LASTING);
-        for path in paths.iter_mut() {
-            path.sender.rewind(first)?;
-        }
-        send_all(paths, count)?;
-    }
-    Ok(())
+/// Open ways with the same traffic.
+pub struct Paths {
+    /// Those that are open.
+    pub there: Vec<Path>,
+    /// Those that cannot be opened.
+    pub skipped: Vec<Skipped>,
 }
 
-fn send_all(paths: &mut [Path], count: u32) -> Result<()> {
-    for path in paths {
-        path.send(count).with_context(|| path.way.name())?;
+impl Paths {
+    /// Opens these ways, has all flows established, and checks what arrives.
+    ///
+    /// # Errors
+    /// Something is not as it must be.
+    pub fn open(ways: &[Way], traffic: Traffic) -> Result<Self> {
+        let cpus = Cpus::divide()?;
+        let mut paths = Self {
+            there: Vec::new(),
+            skipped: Vec::new(),
+        };
+        for &way in ways {
+            let bed = Bed::new()?;
+            match way.open(&bed, traffic.ports) {
+                Ok(open) => {
+                    let path = Path::new(way, open, bed, traffic, cpus).context(way.name())?;
+                    paths.there.push(path);
+                }
+                // What there may not be yet.
+                Err(error) if way == Way::PortwayXdp => paths.skipped.push(Skipped {
+                    contender: way.name().to_owned(),
+                    why: last_line(&error),
+                }),
+                Err(error) => return Err(error.context(way.name())),
+            }
+        }
+        paths.establish(traffic.flows)?;
+        for path in &paths.there {
+            path.check().context(path.way.name())?;
+        }
+        Ok(paths)
     }
-    Ok(())
+
+    /// Has each flow answered, and answered again when it is old enough to be a lasting one. Where each
+    /// frame begins another flow, a few of them.
+    fn establish(&mut self, flows: Flows) -> Result<()> {
+        let Flows::Turns(flows) = flows else {
+            return self.send(CHECKED);
+        };
+        for first in (0..flows).step_by(TOGETHER as usize) {
+            let count = TOGETHER.min(flows - first);
+            self.send(count)?;
+            thread::sleep(LASTING);
+            for path in &mut self.there {
+                path.sender.rewind(first)?;
+            }
+            self.send(count)?;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, count: u32) -> Result<()> {
+        for path in &mut self.there {
+            path.send(count).with_context(|| path.way.name())?;
+        }
+        Ok(())
+    }
+}
+
+/// What a command that has failed said in the end.
+fn last_line(error: &Error) -> String {
+    let text = format!("{error:#}");
+    text.lines().last().unwrap_or_default().to_owned()
 }
 
 /// An end at [`INSIDE`].

@@ -4,28 +4,19 @@
 
 use std::{rc::Rc, time::Duration};
 
-use anyhow::{Context, Error, Result, ensure};
-use portway_bench_ebpf::SHORTEST;
+use anyhow::{Context, Result, ensure};
 
 use crate::{
-    bed::Bed,
-    cpu::Cpus,
-    model::{Better, Skipped},
-    path::{Path, Sent, establish},
+    model::Better,
+    path::{Path, Paths, Sent},
     plan::{Contender, Effort, Measure, Plan, Stage},
     room::Room,
-    sender::{Flows, Traffic},
+    sender::{FEW, Flows, MANY, Traffic},
     way::{Way, iptables},
 };
 
 /// What the link adds to each frame, in bytes (IEEE 802.3).
 const CHECK_SEQUENCE: usize = 4;
-
-/// The largest number of flows that take turns.
-const MANY: u32 = 1 << 20;
-
-/// A few flows.
-const FEW: u32 = 64;
 
 /// Frames that are sent at once at most.
 const MOST: u32 = 1 << 20;
@@ -54,19 +45,19 @@ enum Trip {
 /// The scenarios.
 pub fn plans() -> Vec<Plan> {
     use Trip::{There, ThereAndBack};
-    let few = short(Flows::Turns(FEW), 1);
+    let few = Traffic::short(FEW, 1);
     let long = |length| Traffic { length, ..few };
-    let new = |ports| short(Flows::New, ports);
+    let new = |ports| Traffic::short(Flows::New, ports);
     vec![
         plan("established", true, "64 flows", There, few),
         plan(
-            "million",
+            "many-flows",
             false,
             "1,048,576 flows",
             There,
-            short(Flows::Turns(MANY), 1),
+            Traffic::short(MANY, 1),
         ),
-        plan("new", true, "Each packet begins a flow", There, new(1)),
+        plan("new-1", true, "Each packet begins a flow", There, new(1)),
         plan(
             "new-1000",
             false,
@@ -112,15 +103,6 @@ pub fn plans() -> Vec<Plan> {
     ]
 }
 
-/// Short frames.
-fn short(flows: Flows, ports: u16) -> Traffic {
-    Traffic {
-        flows,
-        ports,
-        length: SHORTEST,
-    }
-}
-
 fn plan(id: &'static str, quick: bool, title: &'static str, trip: Trip, traffic: Traffic) -> Plan {
     Plan {
         id,
@@ -137,52 +119,34 @@ fn plan(id: &'static str, quick: bool, title: &'static str, trip: Trip, traffic:
 }
 
 fn prepare(effort: Effort, trip: Trip, traffic: Traffic) -> Result<Stage> {
-    let cpus = Cpus::divide()?;
     let room = Rc::new(Room::make()?);
     let sample = if effort.quick { QUICK_SAMPLE } else { SAMPLE };
+    let Paths { there, skipped } = Paths::open(&Way::ALL, traffic)?;
     let mut stage = Stage {
-        note: String::new(),
+        note: note(traffic, &there)?,
         contenders: Vec::new(),
-        skipped: Vec::new(),
+        skipped,
     };
-    let mut paths = Vec::new();
-    for way in Way::ALL {
-        let bed = Bed::new()?;
-        if way == Way::Iptables {
-            stage.note = note(traffic, &iptables::version(&bed)?);
-        }
-        match way.open(&bed, traffic.ports) {
-            Ok(open) => paths.push(Path::new(way, open, bed, traffic, cpus).context(way.name())?),
-            // What there may not be yet.
-            Err(error) if way == Way::PortwayXdp => stage.skipped.push(Skipped {
-                contender: way.name().to_owned(),
-                why: last_line(&error),
-            }),
-            Err(error) => return Err(error.context(way.name())),
-        }
-    }
-    establish(&mut paths)?;
-    for path in paths {
+    for path in there {
         let way = path.way;
-        path.check().context(way.name())?;
         let rate = Rate::new(path, trip, sample, &room).context(way.name())?;
         stage.contenders.push(Box::new(rate));
     }
     Ok(stage)
 }
 
-/// What a command that has failed said in the end.
-fn last_line(error: &Error) -> String {
-    let text = format!("{error:#}");
-    text.lines().last().unwrap_or_default().to_owned()
-}
-
-fn note(traffic: Traffic, iptables: &str) -> String {
-    format!(
+fn note(traffic: Traffic, paths: &[Path]) -> Result<String> {
+    let iptables = paths
+        .iter()
+        .find(|path| path.way == Way::Iptables)
+        .map(|path| iptables::version(&path.bed))
+        .transpose()?
+        .unwrap_or_default();
+    Ok(format!(
         "UDP in frames of {} bytes, check sequence included: those that arrive, by the second that the CPU \
          works which sends and receives them. {iptables}.",
         traffic.length + CHECK_SEQUENCE
-    )
+    ))
 }
 
 /// A way whose packet rate is measured.

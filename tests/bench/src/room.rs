@@ -3,8 +3,14 @@
 
 use std::{
     fs,
-    os::fd::AsRawFd as _,
+    os::{
+        fd::AsRawFd as _,
+        linux::net::SocketAddrExt as _,
+        unix::net::{SocketAddr, UnixListener},
+    },
+    process::Command,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -16,40 +22,59 @@ use nix::{
         socket,
     },
 };
-use portway_tests::netns::Netns;
+use portway_tests::{netns::Netns, wait};
 
-/// The settings, and what they have to be at least: twice the flows of the largest scenario, so that nobody
-/// is dropped and nobody searches long chains.
-const SETTINGS: [(&str, u64); 2] = [
-    ("/proc/sys/net/netfilter/nf_conntrack_buckets", 1 << 21),
-    ("/proc/sys/net/netfilter/nf_conntrack_max", 1 << 21),
+/// How many buckets conntrack's table has, and how many conversations it holds at most. By default the
+/// kernel makes them equal.
+pub const SETTINGS: [&str; 2] = [
+    "/proc/sys/net/netfilter/nf_conntrack_buckets",
+    "/proc/sys/net/netfilter/nf_conntrack_max",
 ];
+
+/// What both have to be at least: twice the flows of the largest scenario, so that none is dropped.
+const ENOUGH: u64 = 1 << 21;
 
 /// What the settings were.
 static BEFORE: Mutex<Vec<(&str, String)>> = Mutex::new(Vec::new());
 
+/// How long another bench may take for the scenario that it is at.
+const TURN: Duration = Duration::from_secs(300);
+
 /// Enough room, while this is there.
 #[derive(Debug)]
-pub struct Room(());
+pub struct Room {
+    _alone: UnixListener,
+}
 
 impl Room {
-    /// Makes it, once in a process.
+    /// Makes it, once no other bench on this machine needs it: it would put back what that one has set, and
+    /// disturb its samples.
     ///
     /// # Errors
     /// The settings are not this network namespace's to change.
     pub fn make() -> Result<Self> {
-        let mut before = BEFORE.lock().unwrap_or_else(PoisonError::into_inner);
-        ensure!(before.is_empty(), "room in conntrack has been made already");
-        for (path, wanted) in SETTINGS {
+        // A name that is free again as soon as its owner has ended, however it did.
+        let name = SocketAddr::from_abstract_name("portway-bench")?;
+        let room = Self {
+            _alone: wait::until("the end of another bench", TURN, || {
+                Ok(UnixListener::bind_addr(&name).ok())
+            })?,
+        };
+        if SETTINGS.iter().any(|path| fs::metadata(path).is_err()) {
+            // It is built in, or the error is told below.
+            let _ = Command::new("modprobe").arg("nf_conntrack").status();
+        }
+        for path in SETTINGS {
             let text = fs::read_to_string(path).with_context(|| format!("no {path}"))?;
             let there: u64 = text.trim().parse()?;
-            if there < wanted {
-                before.push((path, text));
-                fs::write(path, wanted.to_string())
-                    .with_context(|| format!("cannot set {path}"))?;
+            if there < ENOUGH {
+                before(|settings| settings.push((path, text)));
+                fs::write(path, ENOUGH.to_string()).with_context(|| {
+                    format!("cannot set {path}: not in the machine's own namespaces?")
+                })?;
             }
         }
-        Ok(Self(()))
+        Ok(room)
     }
 }
 
@@ -61,11 +86,14 @@ impl Drop for Room {
 
 /// Puts the settings back, for an end without unwinding.
 pub fn put_back() {
-    let mut before = BEFORE.lock().unwrap_or_else(PoisonError::into_inner);
-    for (path, text) in before.drain(..) {
+    for (path, text) in before(std::mem::take) {
         // Nothing more can be done.
         let _ = fs::write(path, text);
     }
+}
+
+fn before<T>(change: impl FnOnce(&mut Vec<(&'static str, String)>) -> T) -> T {
+    change(&mut BEFORE.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// Forgets all conversations of a network namespace.

@@ -11,7 +11,7 @@ use aya::{
     TestRun as _,
     programs::{TestRunAttrs, TestRunOptions},
 };
-use portway_bench_ebpf::programs;
+use portway_bench_ebpf::{SHORTEST, programs};
 use portway_tests::{lab::HOST, netns::Netns};
 
 use crate::{
@@ -49,6 +49,23 @@ pub enum Flows {
     Turns(u32),
     /// Each frame begins another one.
     New,
+}
+
+/// A few flows, which all caches have room for.
+pub const FEW: Flows = Flows::Turns(64);
+
+/// More than they have.
+pub const MANY: Flows = Flows::Turns(1 << 20);
+
+impl Traffic {
+    /// In the shortest frames that there are.
+    pub const fn short(flows: Flows, ports: u16) -> Self {
+        Self {
+            flows,
+            ports,
+            length: SHORTEST,
+        }
+    }
 }
 
 impl Flows {

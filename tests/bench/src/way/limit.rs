@@ -14,7 +14,8 @@ use crate::{
 
 /// The attached programs.
 pub struct Limit {
-    _object: Object,
+    /// They and their maps.
+    pub object: Object,
 }
 
 impl Limit {
@@ -35,6 +36,6 @@ impl Limit {
         lab.host
             .run(|| Ok(program.attach(EXTERNAL, XdpMode::Driver)?))?;
         object.attach_ingress(programs::LIMIT_REPLY, &lab.host, &container.veth)?;
-        Ok(Self { _object: object })
+        Ok(Self { object })
     }
 }
