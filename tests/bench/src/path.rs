@@ -176,7 +176,7 @@ impl Paths {
         };
         for &way in ways {
             let bed = Bed::new()?;
-            match way.open(&bed, traffic.ports) {
+            match way.open(&bed, traffic) {
                 Ok(open) => {
                     let path = Path::new(way, open, bed, traffic, cpus).context(way.name())?;
                     paths.there.push(path);

@@ -12,7 +12,7 @@ use dataplane_common::{
 pub const SHORTEST: usize = 60;
 
 /// How many of the first frames that an endpoint receives it keeps.
-pub const SAMPLES: u32 = 4096;
+pub const SAMPLES: u32 = 1024;
 
 /// How many clients there are; their addresses follow each other. Flows beyond that differ in their source
 /// port, of which each client has [`CLIENT_PORTS`].

@@ -14,7 +14,7 @@ pub mod portway;
 
 use anyhow::Result;
 
-use crate::{bed::Bed, contenders};
+use crate::{bed::Bed, contenders, sender::Traffic};
 
 /// One of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,17 +72,18 @@ impl Way {
         matches!(self, Self::Iptables | Self::Nft)
     }
 
-    /// Publishes as many ports of the container, from [`crate::frame::FIRST_PORT`] on.
+    /// Publishes as many ports of the container as `traffic` wants, from [`crate::frame::FIRST_PORT`] on.
     ///
     /// # Errors
     /// What it takes is missing, or fails.
-    pub fn open(self, bed: &Bed, ports: u16) -> Result<Open> {
+    pub fn open(self, bed: &Bed, traffic: Traffic) -> Result<Open> {
+        let ports = traffic.ports;
         match self {
             Self::Limit => limit::Limit::open(bed).map(Open::Limit),
             Self::Iptables => iptables::open(bed, ports).map(|()| Open::Host),
             Self::Nft => nft::open(bed, ports).map(|()| Open::Host),
-            Self::PortwayTc => portway::open(bed, ports, portway::LOAD_TC).map(Open::Portway),
-            Self::PortwayXdp => portway::open(bed, ports, portway::LOAD_XDP).map(Open::Portway),
+            Self::PortwayTc => portway::open(bed, traffic, portway::LOAD_TC).map(Open::Portway),
+            Self::PortwayXdp => portway::open(bed, traffic, portway::LOAD_XDP).map(Open::Portway),
         }
     }
 }
