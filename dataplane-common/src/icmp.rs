@@ -151,7 +151,7 @@ pub fn forward_error<F: Family, P: Packet, T: Tables<F>>(
         }
     }
     check_sender(tables, network)?;
-    if !tables.is_local(&network.destination) {
+    if !is_for_host(tables, network) {
         return Err(Reason::NotLocal);
     }
     if network.length > backend.mtu {
@@ -227,6 +227,12 @@ pub fn reply_error<F: Family, P: Packet, T: Tables<F>>(
         next_hop: flow.next_hop,
         mtu: flow.external_mtu.into(),
     })
+}
+
+/// Whether the host has the destination's address. A function of its own, as [`remapped`].
+#[inline(never)]
+fn is_for_host<F: Family, T: Tables<F>>(tables: &T, network: &Network<F::Address>) -> bool {
+    tables.is_local(&network.destination)
 }
 
 /// The settings, where flows are ours alone.

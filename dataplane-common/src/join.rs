@@ -247,7 +247,7 @@ impl<F: Family> Candidate<'_, F> {
         tables: &T,
         key: &FlowKey<F::Address>,
     ) -> Result<(), Reason> {
-        if !tables.is_local(&self.parsed.network.destination) {
+        if !self.is_for_host(tables) {
             return Err(Reason::NotLocal);
         }
         let mut route = Route::to(self.parsed.network.source);
@@ -320,11 +320,17 @@ impl<F: Family> Candidate<'_, F> {
         }
     }
 
+    /// Whether the packet's destination is an address of the host.
+    #[inline(never)]
+    fn is_for_host<T: Tables<F>>(&self, tables: &T) -> bool {
+        tables.is_local(&self.parsed.network.destination)
+    }
+
     /// Whether this packet may begin a flow; if so, writes the way back to its client.
     #[inline(never)]
     fn admit<T: Tables<F>>(&self, tables: &T, route: &mut Route<F::Address>) -> Result<(), Reason> {
         let network = &self.parsed.network;
-        if !tables.is_local(&network.destination) {
+        if !self.is_for_host(tables) {
             return Err(Reason::NotLocal);
         }
         let is_direct = self.settings.admission == Admission::Direct as u32;

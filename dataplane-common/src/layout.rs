@@ -15,6 +15,9 @@ pub const MAX_BOUND_PORTS: u32 = 131_072;
 /// Addresses of one family that the host may have.
 pub const MAX_LOCAL_ADDRESSES: u32 = 16_384;
 
+/// Routes that each CPU remembers for IPv4 clients, and as many times fewer for IPv6 as [`LESS_V6`] says.
+pub const MAX_ROUTES: u32 = 4096;
+
 /// Interfaces that programs may be attached to.
 pub const MAX_HOOKS: u32 = 16_384;
 
@@ -88,6 +91,10 @@ pub mod maps {
         pub port_notes: &'static str,
         /// The host's own addresses.
         pub local: &'static str,
+        /// Per CPU, what was last found in the one above.
+        pub last_local: &'static str,
+        /// Per CPU, routes that were looked up lately.
+        pub routes: &'static str,
         /// [`Bucket`](crate::bucket::Bucket)s of flows.
         pub buckets: &'static str,
         /// [`Flow`](crate::flow::Flow) by [`FlowKey`](crate::flow::FlowKey): established ones that have found
@@ -109,6 +116,8 @@ pub mod maps {
         bound_ports: "BOUND_PORTS_V4",
         port_notes: "PORT_NOTES_V4",
         local: "LOCAL_V4",
+        last_local: "LAST_LOCAL_V4",
+        routes: "ROUTES_V4",
         flows: "FLOWS_V4",
         buckets: "BUCKETS_V4",
         remapped: "REMAPPED_V4",
@@ -123,6 +132,8 @@ pub mod maps {
         bound_ports: "BOUND_PORTS_V6",
         port_notes: "PORT_NOTES_V6",
         local: "LOCAL_V6",
+        last_local: "LAST_LOCAL_V6",
+        routes: "ROUTES_V6",
         flows: "FLOWS_V6",
         buckets: "BUCKETS_V6",
         remapped: "REMAPPED_V6",
@@ -153,6 +164,8 @@ pub mod maps {
                     family.bound_ports,
                     family.port_notes,
                     family.local,
+                    family.last_local,
+                    family.routes,
                     family.flows,
                     family.buckets,
                     family.remapped,

@@ -24,6 +24,7 @@ use dataplane_common::{
 use crate::{
     flows,
     maps::{self, FamilyMaps},
+    recent::{self, KnownRoute},
     routing::Routing,
 };
 
@@ -34,6 +35,11 @@ pub trait Hook {
 
     /// Whether packets can be handed to the backend with this number from here.
     fn can_reach(backend: u32) -> bool;
+
+    /// Whether there is an interface with this index, that of a container which can be reached.
+    fn is_there(kernel: &Kernel<Self>, ifindex: u32) -> bool
+    where
+        Self: Sized;
 }
 
 /// TC, from where every container can be reached.
@@ -45,6 +51,11 @@ impl Hook for Tc {
     #[inline(always)]
     fn can_reach(_: u32) -> bool {
         true
+    }
+
+    #[inline(always)]
+    fn is_there(kernel: &Kernel<Self>, ifindex: u32) -> bool {
+        kernel.device_mtu(ifindex).is_some()
     }
 }
 
@@ -58,6 +69,12 @@ impl Hook for Xdp {
     fn can_reach(backend: u32) -> bool {
         // This also settles where the frame goes when the program returns `XDP_REDIRECT`.
         maps::DEVICES.redirect(backend, XDP_PASS.into()) == Ok(XDP_REDIRECT)
+    }
+
+    #[inline(always)]
+    fn is_there(_: &Kernel<Self>, _: u32) -> bool {
+        // The device map lets go of an interface that goes.
+        true
     }
 }
 
@@ -127,8 +144,26 @@ fn port_notes<F: FamilyMaps>(protocol: IpProtocol, port: Be16) -> Option<&'stati
     Some(unsafe { &mut *notes })
 }
 
-/// Asks for a route and writes it.
+/// Writes the route, be it known or asked for.
 #[inline(never)]
+fn find_route<F: FamilyMaps + Routing, H>(
+    kernel: &Kernel<H>,
+    from: u32,
+    container: &F::Address,
+    client: &F::Address,
+    route: &mut Route<F::Address>,
+) -> Result<(), Reason> {
+    let known = KnownRoute::entry::<F>(from, container, client).ok_or(Reason::NoRoute)?;
+    if known.recall(from, container, client, route) {
+        return Ok(());
+    }
+    ask_route::<F, H>(kernel, from, container, client, route)?;
+    known.note(from, container, client, route);
+    Ok(())
+}
+
+/// Asks for a route and writes it.
+#[inline(always)]
 fn ask_route<F: Routing, H>(
     kernel: &Kernel<H>,
     from: u32,
@@ -210,7 +245,7 @@ impl<F: FamilyMaps + Routing, H: Hook> Tables<F> for Kernel<H> {
 
     #[inline(always)]
     fn is_local(&self, address: &F::Address) -> bool {
-        F::local().get_ptr(*address).is_some()
+        recent::is_local::<F>(address)
     }
 
     #[inline(always)]
@@ -315,7 +350,7 @@ impl<F: FamilyMaps + Routing, H: Hook> Tables<F> for Kernel<H> {
 
     #[inline(always)]
     fn is_there(&self, ifindex: u32) -> bool {
-        self.device_mtu(ifindex).is_some()
+        H::is_there(self, ifindex)
     }
 
     #[inline(always)]
@@ -326,6 +361,6 @@ impl<F: FamilyMaps + Routing, H: Hook> Tables<F> for Kernel<H> {
         client: &F::Address,
         route: &mut Route<F::Address>,
     ) -> Result<(), Reason> {
-        ask_route::<F, H>(self, from, container, client, route)
+        find_route::<F, H>(self, from, container, client, route)
     }
 }

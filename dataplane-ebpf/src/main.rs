@@ -9,6 +9,7 @@
 //! | [`frame`] | a frame in XDP as the core's `Packet` |
 //! | [`kernel`] | maps, clock and routing as the core's `Tables` |
 //! | [`flows`], [`atomic`] | the table of flows; the lock of its buckets |
+//! | [`recent`] | what look-ups have found lately |
 //! | [`routing`] | what routing look-ups need of an IP version |
 //! | [`maps`] | the maps |
 //! | [`trace`] | telling of new flows |
@@ -21,6 +22,7 @@ mod frame;
 mod kernel;
 mod maps;
 mod programs;
+mod recent;
 mod routing;
 mod skb;
 mod trace;

@@ -12,14 +12,16 @@ use dataplane_common::{
     headers::{Be16, Be32, Ip6},
     layout::{
         DEFAULT_MAX_FLOWS, LESS_V6, MAX_BACKENDS, MAX_BOUND_PORTS, MAX_DATAGRAMS, MAX_FOREIGN,
-        MAX_HELD, MAX_HOOKS, MAX_LOCAL_ADDRESSES, MAX_REMAPPED, MAX_XDP_INTERFACES, buckets,
-        spilled,
+        MAX_HELD, MAX_HOOKS, MAX_LOCAL_ADDRESSES, MAX_REMAPPED, MAX_ROUTES, MAX_XDP_INTERFACES,
+        buckets, spilled,
     },
     published::{Backend, BoundPort, PORT_SLOTS, PortNotes, PortSlot, Traffic},
     reason::Counter,
     registry::{Hook, HookKey, Record, Row},
     settings::{Settings, XdpInterface},
 };
+
+use crate::recent::{KnownRoute, LastLocal};
 
 /// Hash maps that are mostly empty take memory by the entry.
 const NO_PREALLOC: u32 = aya_ebpf::bindings::BPF_F_NO_PREALLOC;
@@ -83,6 +85,12 @@ pub trait FamilyMaps: Family {
     fn port_notes() -> &'static Array<PortNotes>;
     /// The host's own addresses.
     fn local() -> &'static HashMap<Self::Address, u32>;
+    /// Per CPU, what was last found among these.
+    fn last_local() -> &'static PerCpuArray<LastLocal<Self::Address>>;
+    /// How many routes each CPU remembers.
+    const ROUTES: u32;
+    /// Per CPU, routes that were looked up lately.
+    fn routes() -> &'static PerCpuArray<KnownRoute<Self::Address>>;
     /// Flows.
     fn buckets() -> &'static Array<Bucket<Self::Address>>;
     /// The number of buckets less one.
@@ -101,7 +109,7 @@ pub trait FamilyMaps: Family {
 
 /// Declares a family's maps.
 macro_rules! family_maps {
-    ($family:ty, $address:ty, $less:expr, $ports:ident, $bound_ports:ident, $port_notes:ident, $local:ident, $buckets:ident,
+    ($family:ty, $address:ty, $less:expr, $ports:ident, $bound_ports:ident, $port_notes:ident, $local:ident, $last_local:ident, $routes:ident, $buckets:ident,
      $bucket_mask:ident, $flows:ident, $remapped:ident, $foreign:ident, $datagrams:ident, $held:ident) => {
         #[map]
         pub static $ports: Array<PortSlot> = Array::with_max_entries(PORT_SLOTS, 0);
@@ -116,6 +124,14 @@ macro_rules! family_maps {
         #[map]
         pub static $local: HashMap<$address, u32> =
             HashMap::with_max_entries(MAX_LOCAL_ADDRESSES, NO_PREALLOC);
+
+        #[map]
+        pub static $last_local: PerCpuArray<LastLocal<$address>> =
+            PerCpuArray::with_max_entries(1, 0);
+
+        #[map]
+        pub static $routes: PerCpuArray<KnownRoute<$address>> =
+            PerCpuArray::with_max_entries(MAX_ROUTES / $less, 0);
 
         #[map]
         pub static $buckets: Array<Bucket<$address>> =
@@ -146,6 +162,8 @@ macro_rules! family_maps {
             LruHashMap::with_max_entries(MAX_HELD, 0);
 
         impl FamilyMaps for $family {
+            const ROUTES: u32 = MAX_ROUTES / $less;
+
             #[inline(always)]
             fn ports() -> &'static Array<PortSlot> {
                 &$ports
@@ -164,6 +182,16 @@ macro_rules! family_maps {
             #[inline(always)]
             fn local() -> &'static HashMap<$address, u32> {
                 &$local
+            }
+
+            #[inline(always)]
+            fn last_local() -> &'static PerCpuArray<LastLocal<$address>> {
+                &$last_local
+            }
+
+            #[inline(always)]
+            fn routes() -> &'static PerCpuArray<KnownRoute<$address>> {
+                &$routes
             }
 
             #[inline(always)]
@@ -212,6 +240,8 @@ family_maps!(
     BOUND_PORTS_V4,
     PORT_NOTES_V4,
     LOCAL_V4,
+    LAST_LOCAL_V4,
+    ROUTES_V4,
     BUCKETS_V4,
     BUCKET_MASK_V4,
     FLOWS_V4,
@@ -229,6 +259,8 @@ family_maps!(
     BOUND_PORTS_V6,
     PORT_NOTES_V6,
     LOCAL_V6,
+    LAST_LOCAL_V6,
+    ROUTES_V6,
     BUCKETS_V6,
     BUCKET_MASK_V6,
     FLOWS_V6,
