@@ -64,7 +64,7 @@ impl Container {
         netns.ip(&format!("route add default via {GATEWAY}"))?;
         netns.ip(&format!("route add default via {GATEWAY_V6}"))?;
         Ok(Self {
-            netns,
+            netns: netns.on(host),
             address,
             address_v6,
             servers: Vec::new(),
