@@ -8,7 +8,7 @@ use crate::{
     headers::{Be16, Be32, Ip6},
     published::{Backend, BoundPort, PortSlot, Traffic},
     registry::{Hook, HookKey, Record, Row},
-    settings::Settings,
+    settings::{Settings, XdpInterface},
 };
 
 macro_rules! pod {
@@ -47,4 +47,5 @@ pod!(
     Row,
     Settings,
     Traffic,
+    XdpInterface,
 );
