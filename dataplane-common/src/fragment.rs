@@ -137,17 +137,55 @@ pub enum Way {
     GivenUp = 3,
 }
 
+/// Bytes of a datagram's payload that have come, without a gap between them. Zero throughout if none have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct Span {
+    /// Where the first one belongs, in bytes.
+    pub start: u16,
+    /// Where the next one would.
+    pub end: u16,
+}
+
+impl Span {
+    const NONE: Self = Self { start: 0, end: 0 };
+
+    /// A fragment's payload.
+    #[inline(always)]
+    fn of<A>(piece: &Piece<A>) -> Self {
+        Self {
+            start: piece.offset as u16,
+            end: (piece.offset + piece.payload) as u16,
+        }
+    }
+
+    /// Whether there is no gap between them. An empty one touches what begins with the datagram, to which it
+    /// adds nothing.
+    #[inline(always)]
+    fn touches(self, other: Self) -> bool {
+        self.start <= other.end && other.start <= self.end
+    }
+
+    #[inline(always)]
+    fn join(self, other: Self) -> Self {
+        Self {
+            start: self.start.min(other.start),
+            end: self.end.max(other.end),
+        }
+    }
+}
+
+/// How many spans of a datagram may have come with gaps between them.
+pub const MAX_SPANS: usize = 8;
+
 /// A datagram that comes in fragments.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct Datagram {
-    /// Which parts of it have come: a bit for every 512 bytes, set by the fragment that begins there. So no
-    /// fragment counts twice. Where links are so narrow that two begin within 512 bytes, one of them does not
-    /// count; then the entry outlives its datagram, which does no harm unless the identification comes again
-    /// within [`LIFETIME`], and out of order.
-    pub seen: [u64; 2],
-    /// Payload bytes that have come.
-    pub bytes: u32,
+    /// What of it has come: the complement of the holes in RFC 815. No two touch. A fragment for which there is
+    /// no room does not count; then the entry outlives its datagram, which does no harm unless the
+    /// identification comes again within [`LIFETIME`], and out of order.
+    pub spans: [Span; MAX_SPANS],
     /// Payload bytes in all; zero until the last fragment has told.
     pub total: u32,
     /// When the entry was made, in seconds of the monotonic clock.
@@ -171,8 +209,7 @@ impl Datagram {
     #[inline(always)]
     fn new(way: Way, now: u32) -> Self {
         Self {
-            seen: [0; 2],
-            bytes: 0,
+            spans: [Span::NONE; MAX_SPANS],
             total: 0,
             noted_at: now,
             backend: 0,
@@ -199,20 +236,27 @@ impl Datagram {
     /// Takes note of a fragment; whether the datagram is complete.
     #[inline(always)]
     fn account<A>(&mut self, piece: &Piece<A>) -> bool {
-        let bit = 1 << ((piece.offset >> 9) & 63);
-        let seen = if piece.offset < 1 << 15 {
-            &mut self.seen[0]
-        } else {
-            &mut self.seen[1]
-        };
-        if *seen & bit == 0 {
-            *seen |= bit;
-            self.bytes += piece.payload;
-        }
+        let span = Span::of(piece);
         if piece.is_last {
-            self.total = piece.offset + piece.payload;
+            self.total = span.end.into();
         }
-        self.total != 0 && self.bytes >= self.total
+        self.cover(span)
+    }
+
+    /// Adds a span; whether the datagram is complete. A function of its own in the programs, too: they need it
+    /// in many places.
+    #[inline(never)]
+    fn cover(&mut self, mut come: Span) -> bool {
+        for span in &mut self.spans {
+            if span.touches(come) {
+                come = come.join(*span);
+                *span = Span::NONE;
+            }
+        }
+        if let Some(room) = self.spans.iter_mut().find(|span| span.end == 0) {
+            *room = come;
+        }
+        self.total != 0 && come.start == 0 && u32::from(come.end) >= self.total
     }
 }
 
@@ -220,7 +264,7 @@ const _: () = assert!(size_of::<FragmentKey<crate::headers::Be32>>() == 16);
 const _: () = assert!(size_of::<FragmentKey<crate::headers::Ip6>>() == 40);
 const _: () = assert!(size_of::<HeldKey<crate::headers::Be32>>() == 20);
 const _: () = assert!(size_of::<HeldKey<crate::headers::Ip6>>() == 44);
-const _: () = assert!(size_of::<Datagram>() == 40);
+const _: () = assert!(size_of::<Datagram>() == 52);
 const _: () = assert!(size_of::<Held>() == 4 + HELD_BYTES);
 
 /// What is to be done with a fragment that is not its datagram's first.
@@ -336,13 +380,20 @@ fn begin<F: Family, T: Tables<F>>(
         .map_err(|TableFull| Reason::TableFull)
 }
 
-/// Notes that a datagram is the kernel's, where this fragment of it has been left to it.
+/// Notes that a datagram is the kernel's, where this fragment of it, its first one, has been left to it.
 #[inline(always)]
 pub fn leave<F: Family, T: Tables<F>>(tables: &T, piece: &Piece<F::Address>) {
-    let mut datagram = Datagram::new(Way::Slow, tables.now());
+    let key = piece.key();
+    let now = tables.now();
+    if let Some(mut datagram) = without_first::<F, T>(tables, &key, now) {
+        datagram.way = Way::Slow as u8;
+        account(tables, &key, datagram, piece);
+        return;
+    }
+    let mut datagram = Datagram::new(Way::Slow, now);
     if !datagram.account(piece) {
         // Not noted, the rest is held in vain.
-        let _ = tables.note_datagram(&piece.key(), &datagram);
+        let _ = tables.note_datagram(&key, &datagram);
     }
 }
 
@@ -350,9 +401,29 @@ pub fn leave<F: Family, T: Tables<F>>(tables: &T, piece: &Piece<F::Address>) {
 /// is and no copy of it is held.
 #[inline(always)]
 pub fn give_up<F: Family, T: Tables<F>>(tables: &T, piece: &Piece<F::Address>) {
-    let datagram = Datagram::new(Way::GivenUp, tables.now());
+    let key = piece.key();
+    let now = tables.now();
+    if let Some(mut datagram) = without_first::<F, T>(tables, &key, now) {
+        datagram.way = Way::GivenUp as u8;
+        datagram.account(piece);
+        return;
+    }
+    let mut datagram = Datagram::new(Way::GivenUp, now);
+    datagram.account(piece);
     // Not noted, the datagram is lost if it was ours: memory is short.
-    let _ = tables.note_datagram(&piece.key(), &datagram);
+    let _ = tables.note_datagram(&key, &datagram);
+}
+
+/// A datagram of which only other fragments than the first have come. The kernel has got all of them.
+#[inline(always)]
+fn without_first<F: Family, T: Tables<F>>(
+    tables: &T,
+    key: &FragmentKey<F::Address>,
+    now: u32,
+) -> Option<impl DerefMut<Target = Datagram>> {
+    tables
+        .datagram(key)
+        .filter(|found| found.goes(Way::Waiting, now) || found.goes(Way::GivenUp, now))
 }
 
 /// What to do with a fragment that is not the first. `is_ours_to_hold` says whether a copy of it may be held:
@@ -384,9 +455,6 @@ pub fn follow<F: Family, T: Tables<F>>(
         }
         datagram.way = Way::GivenUp as u8;
     }
-    if datagram.way == Way::GivenUp as u8 {
-        return Step::Pass;
-    }
     account(tables, &key, datagram, piece);
     Step::Pass
 }
@@ -400,12 +468,14 @@ pub fn hold<F: Family, T: Tables<F>>(tables: &T, piece: &Piece<F::Address>, inde
         if let Some(mut datagram) = tables.datagram(&key)
             && datagram.way == Way::Waiting as u8
         {
+            datagram.account(piece);
             datagram.held = index as u8 + 1;
             datagram.longest_held = datagram.longest_held.max(length);
         }
         return;
     }
     let mut datagram = Datagram::new(Way::Waiting, tables.now());
+    datagram.account(piece);
     datagram.held = 1;
     datagram.longest_held = length;
     // Not noted, the copy is never asked for, and the datagram is lost if it was ours: memory is short.

@@ -23,10 +23,8 @@ pub const FOREIGN_LIFETIME: u32 = 120;
 /// How many ports are tried for a client whose own is taken.
 const REMAP_ATTEMPTS: u32 = 4;
 
-/// No port: zero is reserved (RFC 6335).
-const NO_PORT: Be16 = Be16::new(0);
-
 /// What the flow table says of a packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Known {
     /// It belongs to a live flow.
     Accepted,
@@ -34,6 +32,8 @@ pub(crate) enum Known {
     Refused(Reason),
     /// Its reply would look like that of another live flow.
     Collides,
+    /// It belongs to a live flow whose route has to be looked up again before it goes on.
+    Stale,
     /// There is no such flow, or it is over.
     Not,
 }
@@ -69,70 +69,70 @@ impl<F: Family> Candidate<'_, F> {
     pub(crate) fn join<T: Tables<F>>(&self, tables: &T) -> Result<Joined, Reason> {
         let own_port = self.parsed.ports.source;
         let mut key = self.key(own_port);
-        let mut is_own_port_taken = false;
-        let admission = Admission::from_number(self.settings.admission);
-        match admission {
+        match Admission::from_number(self.settings.admission) {
             Admission::Direct => {
-                for is_remapped in [false, true] {
-                    match self.continue_flow(tables, &key) {
-                        Known::Accepted => {
-                            return Ok(Joined {
-                                client_port: key.client_port,
-                                is_first: false,
-                            });
-                        }
-                        Known::Refused(reason) => return Err(reason),
-                        Known::Collides => is_own_port_taken |= !is_remapped,
-                        Known::Not => {}
+                // Also where its own port is free by now: a flow keeps the port that it was given.
+                self.find_given_port(tables, &mut key);
+                let is_first = match self.continue_flow(tables, &key) {
+                    Known::Accepted => false,
+                    Known::Refused(reason) => return Err(reason),
+                    Known::Stale => {
+                        self.renew_route(tables, &key)?;
+                        false
                     }
-                    // Also where its own port is free by now: a flow keeps the port that it was given.
-                    match self.remapped(tables) {
-                        NO_PORT => break,
-                        port => key.client_port = port,
+                    known => {
+                        let is_own_port_taken = known == Known::Collides;
+                        self.begin(tables, &mut key, is_own_port_taken)?;
+                        true
                     }
-                }
-                key.client_port = own_port;
+                };
+                Ok(Joined {
+                    client_port: key.client_port,
+                    is_first,
+                })
             }
-            Admission::Netfilter => match self.continue_by_lease(tables, &key) {
-                Known::Accepted => {
-                    return Ok(Joined {
-                        client_port: own_port,
-                        is_first: false,
-                    });
+            Admission::Netfilter => {
+                match self.continue_by_lease(tables, &key) {
+                    Known::Accepted => {}
+                    Known::Refused(reason) => return Err(reason),
+                    Known::Stale => self.renew_route(tables, &key)?,
+                    // The kernel tells the two apart by itself.
+                    Known::Collides => return Err(Reason::ReplyCollision),
+                    Known::Not if T::IS_SEEN_AGAIN => return Err(Reason::Lease),
+                    Known::Not => {
+                        self.begin(tables, &mut key, false)?;
+                        // It is noted, for the case that the kernel admits it.
+                        return Err(Reason::Lease);
+                    }
                 }
-                Known::Refused(reason) => return Err(reason),
-                // The kernel tells the two apart by itself.
-                Known::Collides => return Err(Reason::ReplyCollision),
-                Known::Not => {}
-            },
+                Ok(Joined {
+                    client_port: own_port,
+                    is_first: false,
+                })
+            }
             Admission::Off => {
                 if !T::IS_SEEN_AGAIN {
                     self.hand_over(tables, &key);
                 }
-                return Err(Reason::Admission);
+                Err(Reason::Admission)
             }
         }
-        if T::IS_SEEN_AGAIN && admission != Admission::Direct {
-            return Err(Reason::Lease);
-        }
+    }
+
+    /// Begins a flow, under another port of its client if its own is taken.
+    #[inline(always)]
+    fn begin<T: Tables<F>>(
+        &self,
+        tables: &T,
+        key: &mut FlowKey<F::Address>,
+        is_own_port_taken: bool,
+    ) -> Result<(), Reason> {
         let mut route = Route::to(self.parsed.network.source);
         self.admit(tables, &mut route)?;
-        if is_own_port_taken {
-            key.client_port = self.another_port(tables);
-            if key.client_port == NO_PORT {
-                return Err(Reason::ReplyCollision);
-            }
+        if is_own_port_taken && !self.take_another_port(tables, key) {
+            return Err(Reason::ReplyCollision);
         }
-        self.insert_flow(tables, &key, &route)?;
-        if admission == Admission::Direct {
-            Ok(Joined {
-                client_port: key.client_port,
-                is_first: true,
-            })
-        } else {
-            // It is noted, for the case that the kernel admits it.
-            Err(Reason::Lease)
-        }
+        self.insert_flow(tables, key, &route)
     }
 
     #[inline(always)]
@@ -203,7 +203,7 @@ impl<F: Family> Candidate<'_, F> {
     }
 
     /// Takes the packet into its flow, if there is one.
-    #[inline(always)]
+    #[inline(never)]
     fn continue_flow<T: Tables<F>>(&self, tables: &T, key: &FlowKey<F::Address>) -> Known {
         let Some(mut flow) = tables.flow(key) else {
             return Known::Not;
@@ -212,7 +212,7 @@ impl<F: Family> Candidate<'_, F> {
             return known;
         }
         flow.take_back();
-        let (known, observed) = self.take_into(tables, &mut flow);
+        let (known, observed) = self.take_into(&mut flow);
         drop(flow);
         if observed == Observed::Proven {
             tables.establish(key);
@@ -220,18 +220,11 @@ impl<F: Family> Candidate<'_, F> {
         known
     }
 
-    /// Takes a packet into its flow, if routing still is as it was.
+    /// Takes a packet into its flow.
     #[inline(always)]
-    pub(crate) fn take_into<T: Tables<F>>(
-        &self,
-        tables: &T,
-        flow: &mut Flow<F::Address>,
-    ) -> (Known, Observed) {
-        if flow.is_route_stale(self.settings, self.now) {
-            if let Err(reason) = self.renew_route(tables, flow) {
-                return (Known::Refused(reason), Observed::Noted);
-            }
-        } else if flow.external_ifindex != self.ingress {
+    pub(crate) fn take_into(&self, flow: &mut Flow<F::Address>) -> (Known, Observed) {
+        let is_stale = flow.is_route_stale(self.settings, self.now);
+        if !is_stale && flow.external_ifindex != self.ingress {
             return (Known::Refused(Reason::ReversePath), Observed::Noted);
         }
         let observed = flow.observe(Direction::Forward, self.parsed.flags, self.now);
@@ -239,21 +232,29 @@ impl<F: Family> Candidate<'_, F> {
             return (Known::Refused(Reason::TcpState), observed);
         }
         flow.traffic.count_in(self.parsed.network.length);
-        (Known::Accepted, observed)
+        let known = if is_stale {
+            Known::Stale
+        } else {
+            Known::Accepted
+        };
+        (known, observed)
     }
 
+    /// Looks a flow's route up again.
     #[inline(never)]
     fn renew_route<T: Tables<F>>(
         &self,
         tables: &T,
-        flow: &mut Flow<F::Address>,
+        key: &FlowKey<F::Address>,
     ) -> Result<(), Reason> {
-        if !tables.is_local(&flow.host_address) {
+        if !tables.is_local(&self.parsed.network.destination) {
             return Err(Reason::NotLocal);
         }
         let mut route = Route::to(self.parsed.network.source);
         self.route(tables, &mut route)?;
-        flow.set_route(&route, self.settings, self.now);
+        if let Some(mut flow) = tables.flow(key) {
+            flow.set_route(&route, self.settings, self.now);
+        }
         Ok(())
     }
 
@@ -269,31 +270,54 @@ impl<F: Family> Candidate<'_, F> {
         }
     }
 
-    /// The port that the client was given here; [`NO_PORT`] if it never was.
+    /// Writes the port that the client was given here into the key, if its flow is still alive.
+    #[inline(always)]
+    fn find_given_port<T: Tables<F>>(&self, tables: &T, key: &mut FlowKey<F::Address>) {
+        let network = &self.parsed.network;
+        if tables.has_remapped(network.protocol, self.parsed.ports.destination) {
+            self.look_up_given_port(tables, key);
+        }
+    }
+
+    /// The same, where some client was given one.
     #[inline(never)]
-    fn remapped<T: Tables<F>>(&self, tables: &T) -> Be16 {
-        tables.remapped(&self.outer_tuple()).unwrap_or(NO_PORT)
+    fn look_up_given_port<T: Tables<F>>(&self, tables: &T, key: &mut FlowKey<F::Address>) {
+        let own = key.client_port;
+        let Some(given) = tables.remapped(&self.outer_tuple()) else {
+            return;
+        };
+        key.client_port = given;
+        let is_alive = tables
+            .flow(key)
+            .is_some_and(|flow| self.belongs_to(&flow) && !self.is_dead(tables, &flow));
+        if !is_alive {
+            key.client_port = own;
+        }
     }
 
     /// Gives the client a port under which the container sees no other, as netfilter has it where another
-    /// flow has taken the client's own. [`NO_PORT`] if there is none to be found.
+    /// flow has taken the client's own, and writes it into the key. Returns whether there is one.
     #[inline(never)]
-    fn another_port<T: Tables<F>>(&self, tables: &T) -> Be16 {
+    fn take_another_port<T: Tables<F>>(&self, tables: &T, key: &mut FlowKey<F::Address>) -> bool {
         let start = tables.random();
         for attempt in 0..REMAP_ATTEMPTS {
-            let port = alternative_port(self.parsed.ports.source, start.wrapping_add(attempt));
-            let is_free = match tables.flow(&self.key(port)) {
-                Some(flow) => self.is_dead(tables, &flow),
-                None => true,
-            };
-            if is_free {
-                return match tables.remap(&self.outer_tuple(), port) {
-                    Ok(()) => port,
-                    Err(TableFull) => NO_PORT,
-                };
+            let number = start.wrapping_add(attempt);
+            key.client_port = alternative_port(self.parsed.ports.source, number);
+            if self.is_free(tables, key) {
+                let remapped = tables.remap(&self.outer_tuple(), key.client_port);
+                return remapped.is_ok();
             }
         }
-        NO_PORT
+        false
+    }
+
+    /// Whether no live flow has this key.
+    #[inline(never)]
+    fn is_free<T: Tables<F>>(&self, tables: &T, key: &FlowKey<F::Address>) -> bool {
+        match tables.flow(key) {
+            Some(flow) => self.is_dead(tables, &flow),
+            None => true,
+        }
     }
 
     /// Whether this packet may begin a flow; if so, writes the way back to its client.
@@ -348,8 +372,6 @@ impl<F: Family> Candidate<'_, F> {
         route: &Route<F::Address>,
     ) -> Result<(), Reason> {
         let network = &self.parsed.network;
-        let mut traffic = Traffic::default();
-        traffic.count_in(network.length);
         let state = if self.parsed.is_tcp() && !self.parsed.flags.opens() {
             State::Established
         } else {
@@ -360,28 +382,30 @@ impl<F: Family> Candidate<'_, F> {
         } else {
             0
         };
-        let flow = Flow {
-            host_address: network.destination,
-            next_hop: route.next_hop,
-            backend: self.slot.backend(),
-            generation: self.backend.generation,
-            external_ifindex: self.ingress,
-            epoch: self.settings.epoch,
-            host_port: self.parsed.ports.destination,
-            external_mtu: route.mtu,
-            state: state as u8,
-            marks,
-            client_port: self.parsed.ports.source,
-            routed_at: self.now,
-            created: self.now,
-            last_seen: self.now,
-            handed_over_at: 0,
-            admitted_in_at: 0,
-            admitted_out_at: 0,
-            traffic,
+        // Field by field: as a whole it would be made on the stack first.
+        let write = |flow: &mut Flow<F::Address>| {
+            flow.host_address = network.destination;
+            flow.next_hop = route.next_hop;
+            flow.backend = self.slot.backend();
+            flow.generation = self.backend.generation;
+            flow.external_ifindex = self.ingress;
+            flow.epoch = self.settings.epoch;
+            flow.host_port = self.parsed.ports.destination;
+            flow.external_mtu = route.mtu;
+            flow.state = state as u8;
+            flow.marks = marks;
+            flow.client_port = self.parsed.ports.source;
+            flow.routed_at = self.now;
+            flow.created = self.now;
+            flow.last_seen = self.now;
+            flow.handed_over_at = 0;
+            flow.admitted_in_at = 0;
+            flow.admitted_out_at = 0;
+            flow.traffic = Traffic::default();
+            flow.traffic.count_in(network.length);
         };
         tables
-            .insert_flow(key, &flow)
+            .insert_flow(key, write)
             .map_err(|TableFull| Reason::TableFull)
     }
 

@@ -1,5 +1,7 @@
 //! Names, sizes and version of the pinned maps.
 
+use crate::bucket::WAYS;
+
 /// The layout's version: part of the pin path, and to be raised by every change to a map's key, value,
 /// type or meaning.
 pub const LAYOUT_VERSION: u32 = 3;
@@ -16,11 +18,19 @@ pub const MAX_LOCAL_ADDRESSES: u32 = 16_384;
 /// Interfaces that programs may be attached to.
 pub const MAX_HOOKS: u32 = 16_384;
 
-/// IPv4 flows whose ends have not both proved that they are there.
-pub const MAX_OPENING: u32 = 65_536;
-
-/// Established IPv4 flows, unless the user says otherwise.
+/// IPv4 flows, unless the user says otherwise.
 pub const DEFAULT_MAX_FLOWS: u32 = 262_144;
+
+/// Buckets of the table of flows, for so many flows: a power of two.
+pub const fn buckets(max_flows: u32) -> u32 {
+    (max_flows / WAYS as u32).next_power_of_two()
+}
+
+/// Room in the table behind, for so many flows: for those that find no place in their bucket, half of which
+/// is for established ones.
+pub const fn spilled(max_flows: u32) -> u32 {
+    max_flows / 2
+}
 
 /// IPv6 has so many times less room for flows of either kind: the tables take their memory whether they are
 /// full or empty, and on most hosts most flows are IPv4's.
@@ -74,13 +84,15 @@ pub mod maps {
         pub ports: &'static str,
         /// [`PortSlot`](crate::published::PortSlot) by [`BoundPort`](crate::published::BoundPort).
         pub bound_ports: &'static str,
+        /// [`PortNotes`](crate::published::PortNotes) by protocol and port.
+        pub port_notes: &'static str,
         /// The host's own addresses.
         pub local: &'static str,
-        /// [`Flow`](crate::flow::Flow) by [`FlowKey`](crate::flow::FlowKey): those whose both ends have
-        /// proved that they are there.
+        /// [`Bucket`](crate::bucket::Bucket)s of flows.
+        pub buckets: &'static str,
+        /// [`Flow`](crate::flow::Flow) by [`FlowKey`](crate::flow::FlowKey): established ones that have found
+        /// no place in their bucket.
         pub flows: &'static str,
-        /// The same: the others.
-        pub opening: &'static str,
         /// Client port by [`OuterTuple`](crate::flow::OuterTuple), where the container sees another.
         pub remapped: &'static str,
         /// Seconds of the monotonic clock by [`OuterTuple`](crate::flow::OuterTuple): what is not ours.
@@ -95,9 +107,10 @@ pub mod maps {
     pub const V4: FamilyMaps = FamilyMaps {
         ports: "PORTS_V4",
         bound_ports: "BOUND_PORTS_V4",
+        port_notes: "PORT_NOTES_V4",
         local: "LOCAL_V4",
         flows: "FLOWS_V4",
-        opening: "OPENING_V4",
+        buckets: "BUCKETS_V4",
         remapped: "REMAPPED_V4",
         foreign: "FOREIGN_V4",
         datagrams: "DATAGRAMS_V4",
@@ -108,9 +121,10 @@ pub mod maps {
     pub const V6: FamilyMaps = FamilyMaps {
         ports: "PORTS_V6",
         bound_ports: "BOUND_PORTS_V6",
+        port_notes: "PORT_NOTES_V6",
         local: "LOCAL_V6",
         flows: "FLOWS_V6",
-        opening: "OPENING_V6",
+        buckets: "BUCKETS_V6",
         remapped: "REMAPPED_V6",
         foreign: "FOREIGN_V6",
         datagrams: "DATAGRAMS_V6",
@@ -137,9 +151,10 @@ pub mod maps {
                 [
                     family.ports,
                     family.bound_ports,
+                    family.port_notes,
                     family.local,
                     family.flows,
-                    family.opening,
+                    family.buckets,
                     family.remapped,
                     family.foreign,
                     family.datagrams,
@@ -147,6 +162,16 @@ pub mod maps {
                 ]
             }))
     }
+}
+
+/// The names of constants that the programs are given when they are loaded.
+pub mod constants {
+    /// A random number (`u64`) that decides which flows share a bucket.
+    pub const HASH_SEED: &str = "HASH_SEED";
+    /// The number of IPv4's buckets less one (`u32`).
+    pub const BUCKET_MASK_V4: &str = "BUCKET_MASK_V4";
+    /// The number of IPv6's buckets less one (`u32`).
+    pub const BUCKET_MASK_V6: &str = "BUCKET_MASK_V6";
 }
 
 /// The programs' names, in the object file and under the pin path.

@@ -24,7 +24,7 @@ use crate::{
 
 impl<F: Family> Candidate<'_, F> {
     /// Takes the packet into its flow if its lease is good, else lets the kernel decide.
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) fn continue_by_lease<T: Tables<F>>(
         &self,
         tables: &T,
@@ -44,7 +44,7 @@ impl<F: Family> Candidate<'_, F> {
             if Flow::<F::Address>::is_leased(flow.admitted_in_at, self.settings, now)
                 && is_plain(&flow, self.parsed)
             {
-                self.take_into(tables, &mut flow)
+                self.take_into(&mut flow)
             } else if T::IS_SEEN_AGAIN {
                 return Known::Refused(Reason::Lease);
             } else {

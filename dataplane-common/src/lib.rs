@@ -24,19 +24,22 @@
 //! |---|---|
 //! | [`published`] | published ports and the backends they lead to |
 //! | [`flow`] | flows: keys, what a flow knows, counters |
+//! | [`bucket`] | the table that flows are found in |
 //! | [`state`] | how far a flow has come, and its time-outs |
 //! | [`reason`] | why a packet was left to the slow path; the counters' index |
 //! | [`settings`] | what the controller tells the programs |
 //! | [`registry`] | what the controller keeps in pinned maps for itself |
 //! | [`layout`] | names, sizes and version of the pinned maps |
-//! | [`checksum`] | incremental Internet checksums |
+//! | [`checksum`], [`clock`] | incremental Internet checksums; time in larger units |
 //!
 //! With the feature `testing`, `testing` has all of it over plain bytes and plain maps.
 //!
 //! Nothing here touches the kernel: the same code is compiled for eBPF and for unit tests on the host.
 #![cfg_attr(not(any(test, feature = "testing")), no_std)]
 
+pub mod bucket;
 pub mod checksum;
+pub mod clock;
 pub mod family;
 pub mod flow;
 pub mod foreign;

@@ -3,10 +3,11 @@
 use aya::Pod;
 
 use crate::{
+    bucket::Bucket,
     flow::{Flow, FlowKey, OuterTuple},
     fragment::{Datagram, FragmentKey, Held, HeldKey},
     headers::{Be16, Be32, Ip6},
-    published::{Backend, BoundPort, PortSlot, Traffic},
+    published::{Backend, BoundPort, PortNotes, PortSlot, Traffic},
     registry::{Hook, HookKey, Record, Row},
     settings::{Settings, XdpInterface},
 };
@@ -23,6 +24,8 @@ macro_rules! pod {
 
 pod!(
     Backend,
+    Bucket<Be32>,
+    Bucket<Ip6>,
     Be16,
     Be32,
     BoundPort<Be32>,
@@ -42,10 +45,11 @@ pod!(
     Ip6,
     OuterTuple<Be32>,
     OuterTuple<Ip6>,
+    PortNotes,
     PortSlot,
     Record,
     Row,
     Settings,
-    Traffic,
     XdpInterface,
+    Traffic,
 );

@@ -61,6 +61,17 @@ pub const fn port_slot(protocol: IpProtocol, port: Be16) -> u32 {
     base | port.get() as u32
 }
 
+/// What has ever been noted of conversations at a port of the host, so that tables need not be asked where
+/// there is nothing to be found, as at most ports.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct PortNotes {
+    /// Not zero if somebody else's conversation from there has ever been noted.
+    pub has_foreign: u32,
+    /// Not zero if a client there has ever been given another port.
+    pub has_remapped: u32,
+}
+
 /// A port of one address of the host: the key of publications that are not for all addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(C)]
@@ -129,6 +140,7 @@ impl Traffic {
     }
 }
 
+const _: () = assert!(size_of::<PortNotes>() == 8);
 const _: () = assert!(size_of::<Backend>() == 48);
 const _: () = assert!(size_of::<BoundPort<crate::headers::Be32>>() == 8);
 

@@ -74,16 +74,20 @@ pub trait Tables<F: Family> {
     /// The flow, if there is one, established or not.
     fn flow(&self, key: &FlowKey<F::Address>) -> Option<impl DerefMut<Target = Flow<F::Address>>>;
 
-    /// Adds a flow that only its client has been heard of, in place of any other with its key.
+    /// Adds a flow that only its client has been heard of, in place of any other with its key. `write` writes
+    /// every field of it, where it is to stay.
     fn insert_flow(
         &self,
         key: &FlowKey<F::Address>,
-        flow: &Flow<F::Address>,
+        write: impl FnOnce(&mut Flow<F::Address>),
     ) -> Result<(), TableFull>;
 
     /// Keeps a flow among the established ones, now that its container has answered. A flood of new
     /// flows does not reach it there.
     fn establish(&self, key: &FlowKey<F::Address>);
+
+    /// Whether the container behind a port of the host may see any client under another port than its own.
+    fn has_remapped(&self, protocol: IpProtocol, port: Be16) -> bool;
 
     /// The port that the container sees a client under, where it is not the client's own.
     fn remapped(&self, tuple: &OuterTuple<F::Address>) -> Option<Be16>;

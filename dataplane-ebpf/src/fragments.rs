@@ -6,6 +6,8 @@
 //! An early fragment is copied into a map. When the first one comes, the skb is made into each copy in turn,
 //! and a clone of it put back to where the fragment had come in: there it finds its datagram known.
 
+use core::hint::black_box;
+
 use aya_ebpf::{
     EbpfContext as _, bindings::BPF_F_INGRESS, helpers::bpf_clone_redirect, programs::TcContext,
 };
@@ -52,7 +54,7 @@ pub fn from_outside<F: FamilyMaps + Routing + Trace, const L3: usize>(context: &
             LEAVE
         };
         if next == LEAVE {
-            leave::<F, L3>(same(context));
+            return leave::<F, L3>(same(context));
         }
     }
     match next {
@@ -75,7 +77,7 @@ pub fn from_container<F: FamilyMaps + Routing>(context: &TcContext) -> i32 {
             LEAVE
         };
         if next == LEAVE {
-            leave::<F, ETHERNET>(same(context));
+            return leave::<F, ETHERNET>(same(context));
         }
     }
     match next {
@@ -182,14 +184,13 @@ fn begin_reply<F: FamilyMaps + Routing>(context: TcContext, mtu: u32) -> Result<
     fragment::begin_reply(&kernel, &piece, &parsed, mtu)
 }
 
-/// Takes note that a datagram is the kernel's.
+/// Takes note that a datagram is the kernel's, and leaves its first fragment to it.
 #[inline(never)]
-fn leave<F: FamilyMaps + Routing, const L3: usize>(context: TcContext) -> u32 {
+fn leave<F: FamilyMaps + Routing, const L3: usize>(context: TcContext) -> i32 {
     if let (_, kernel, Ok(piece)) = read::<F, L3>(context) {
         fragment::leave::<F, _>(&kernel, &piece);
-        return LEAVE;
     }
-    DROP
+    leave_opaquely()
 }
 
 /// Copies a fragment, and leaves it to the kernel.
@@ -212,7 +213,13 @@ fn keep<F: FamilyMaps + Routing, const L3: usize>(context: TcContext, index: u32
             fragment::give_up::<F, _>(&kernel, &piece);
         }
     }
-    pass(Counter::Fragment)
+    leave_opaquely()
+}
+
+/// Leaves a fragment to the kernel, with a verdict that the compiler cannot know, as `programs::next` has it.
+#[inline(always)]
+fn leave_opaquely() -> i32 {
+    black_box(pass(Counter::Fragment))
 }
 
 /// Sends the copies of a datagram's early fragments after its first one, which this is.

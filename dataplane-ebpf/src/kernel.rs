@@ -11,22 +11,21 @@ use aya_ebpf::{
     helpers::{bpf_check_mtu, bpf_fib_lookup, bpf_get_prandom_u32, bpf_ktime_get_coarse_ns},
 };
 use dataplane_common::{
+    clock,
     flow::{Flow, FlowKey, OuterTuple},
     fragment::{Datagram, FragmentKey},
     headers::{Be16, IpProtocol},
-    published::{Backend, BoundPort, PortSlot, Traffic, port_slot},
+    published::{Backend, BoundPort, PortNotes, PortSlot, Traffic, port_slot},
     reason::{Counter, Reason},
     settings::Settings,
     tables::{Route, TableFull, Tables},
 };
 
 use crate::{
+    flows,
     maps::{self, FamilyMaps},
     routing::Routing,
 };
-
-const NANOSECONDS: u64 = 1_000_000_000;
-const NANOSECONDS_IN_MILLISECOND: u64 = 1_000_000;
 
 /// The hook that a program runs at, as far as it matters to the tables.
 pub trait Hook {
@@ -97,6 +96,13 @@ pub fn count(counter: Counter) {
     }
 }
 
+/// The monotonic clock, in seconds.
+#[inline(always)]
+pub fn seconds() -> u32 {
+    // SAFETY: the helper has no preconditions. A tick's resolution is enough for seconds.
+    clock::seconds(unsafe { bpf_ktime_get_coarse_ns() }) as u32
+}
+
 /// What is published on a port of one address. A function of its own in the eBPF program, as the two below,
 /// which leaves the stack of the fast path small.
 #[inline(never)]
@@ -111,6 +117,14 @@ fn bound_port<F: FamilyMaps>(protocol: IpProtocol, address: &F::Address, port: B
     unsafe { F::bound_ports().get(key) }
         .copied()
         .unwrap_or(PortSlot::EMPTY)
+}
+
+/// What has been noted of a port of the host.
+#[inline(always)]
+fn port_notes<F: FamilyMaps>(protocol: IpProtocol, port: Be16) -> Option<&'static mut PortNotes> {
+    let notes = F::port_notes().get_ptr_mut(port_slot(protocol, port))?;
+    // SAFETY: as for a flow (`flows::find`).
+    Some(unsafe { &mut *notes })
 }
 
 /// Asks for a route and writes it.
@@ -157,24 +171,6 @@ fn ask_route<F: Routing, H>(
     Ok(())
 }
 
-/// Moves a flow to the established ones.
-#[inline(never)]
-fn establish<F: FamilyMaps>(key: &FlowKey<F::Address>) {
-    let Some(flow) = F::opening().get_ptr_mut(key) else {
-        return;
-    };
-    // SAFETY: as for `flow`; the helper copies it.
-    let flow = unsafe { &mut *flow };
-    flow.marks |= Flow::<F::Address>::KEPT;
-    // It is found in either table, so it only goes from the one when it is in the other.
-    let kept: &Flow<_> = flow;
-    if F::flows().insert(key, kept, 0).is_ok() {
-        let _ = F::opening().remove(key);
-    } else {
-        flow.marks &= !Flow::<F::Address>::KEPT;
-    }
-}
-
 impl<F: FamilyMaps + Routing, H: Hook> Tables<F> for Kernel<H> {
     const IS_SEEN_AGAIN: bool = H::IS_SEEN_AGAIN;
 
@@ -190,14 +186,13 @@ impl<F: FamilyMaps + Routing, H: Hook> Tables<F> for Kernel<H> {
 
     #[inline(always)]
     fn now(&self) -> u32 {
-        // SAFETY: the helper has no preconditions. A tick's resolution is enough for seconds.
-        (unsafe { bpf_ktime_get_coarse_ns() } / NANOSECONDS) as u32
+        seconds()
     }
 
     #[inline(always)]
     fn now_millis(&self) -> u32 {
         // SAFETY: as for `now`. A tick's resolution is enough here, too.
-        (unsafe { bpf_ktime_get_coarse_ns() } / NANOSECONDS_IN_MILLISECOND) as u32
+        clock::milliseconds(unsafe { bpf_ktime_get_coarse_ns() }) as u32
     }
 
     #[inline(always)]
@@ -225,30 +220,27 @@ impl<F: FamilyMaps + Routing, H: Hook> Tables<F> for Kernel<H> {
 
     #[inline(always)]
     fn flow(&self, key: &FlowKey<F::Address>) -> Option<impl DerefMut<Target = Flow<F::Address>>> {
-        let flow = F::flows()
-            .get_ptr_mut(key)
-            .or_else(|| F::opening().get_ptr_mut(key))?;
-        // SAFETY: the entry's memory stays a flow's for as long as the program runs. Other CPUs may
-        // write to it meanwhile, or an eviction give it to another flow: every field is an integer, valid
-        // whatever it holds, and a packet that meets such a moment goes astray alone, as one that meets a
-        // change of routes does.
-        Some(unsafe { &mut *flow })
+        // SAFETY: see `flows::find`.
+        flows::find::<F>(key).map(|flow| unsafe { &mut *flow })
     }
 
     #[inline(always)]
     fn insert_flow(
         &self,
         key: &FlowKey<F::Address>,
-        flow: &Flow<F::Address>,
+        write: impl FnOnce(&mut Flow<F::Address>),
     ) -> Result<(), TableFull> {
-        // One that is over would be found first. Not there is the usual case, and no error.
-        let _ = F::flows().remove(key);
-        F::opening().insert(key, flow, 0).map_err(|_| TableFull)
+        flows::insert::<F>(key, write)
     }
 
     #[inline(always)]
     fn establish(&self, key: &FlowKey<F::Address>) {
-        establish::<F>(key);
+        flows::keep::<F>(key);
+    }
+
+    #[inline(always)]
+    fn has_remapped(&self, protocol: IpProtocol, port: Be16) -> bool {
+        port_notes::<F>(protocol, port).is_some_and(|notes| notes.has_remapped != 0)
     }
 
     #[inline(always)]
@@ -259,11 +251,17 @@ impl<F: FamilyMaps + Routing, H: Hook> Tables<F> for Kernel<H> {
 
     #[inline(always)]
     fn remap(&self, tuple: &OuterTuple<F::Address>, port: Be16) -> Result<(), TableFull> {
+        port_notes::<F>(tuple.protocol, tuple.host_port)
+            .ok_or(TableFull)?
+            .has_remapped = 1;
         F::remapped().insert(tuple, port, 0).map_err(|_| TableFull)
     }
 
     #[inline(always)]
     fn foreign_since(&self, tuple: &OuterTuple<F::Address>) -> Option<u32> {
+        if port_notes::<F>(tuple.protocol, tuple.host_port)?.has_foreign == 0 {
+            return None;
+        }
         // SAFETY: as for `remapped`.
         unsafe { F::foreign().get(tuple) }.copied()
     }
@@ -272,6 +270,9 @@ impl<F: FamilyMaps + Routing, H: Hook> Tables<F> for Kernel<H> {
     fn note_foreign(&self, tuple: &OuterTuple<F::Address>, now: u32) {
         // An LRU map takes it, unless memory is short; then the note is missed, as conntrack's would be.
         let _ = F::foreign().insert(tuple, now, 0);
+        if let Some(notes) = port_notes::<F>(tuple.protocol, tuple.host_port) {
+            notes.has_foreign = 1;
+        }
     }
 
     #[inline(always)]

@@ -8,11 +8,14 @@
 //! | [`skb`] | an skb as the core's `Packet`: all packet `unsafe` is there |
 //! | [`frame`] | a frame in XDP as the core's `Packet` |
 //! | [`kernel`] | maps, clock and routing as the core's `Tables` |
+//! | [`flows`], [`atomic`] | the table of flows; the lock of its buckets |
 //! | [`routing`] | what routing look-ups need of an IP version |
 //! | [`maps`] | the maps |
 //! | [`trace`] | telling of new flows |
-#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 
+mod atomic;
+mod flows;
 mod fragments;
 mod frame;
 mod kernel;

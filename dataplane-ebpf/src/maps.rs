@@ -5,15 +5,17 @@ use aya_ebpf::{
     maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray},
 };
 use dataplane_common::{
+    bucket::Bucket,
     family::{Family, V4, V6},
     flow::{Flow, FlowKey, OuterTuple},
     fragment::{Datagram, FragmentKey, Held, HeldKey},
     headers::{Be16, Be32, Ip6},
     layout::{
         DEFAULT_MAX_FLOWS, LESS_V6, MAX_BACKENDS, MAX_BOUND_PORTS, MAX_DATAGRAMS, MAX_FOREIGN,
-        MAX_HELD, MAX_HOOKS, MAX_LOCAL_ADDRESSES, MAX_OPENING, MAX_REMAPPED, MAX_XDP_INTERFACES,
+        MAX_HELD, MAX_HOOKS, MAX_LOCAL_ADDRESSES, MAX_REMAPPED, MAX_XDP_INTERFACES, buckets,
+        spilled,
     },
-    published::{Backend, BoundPort, PORT_SLOTS, PortSlot, Traffic},
+    published::{Backend, BoundPort, PORT_SLOTS, PortNotes, PortSlot, Traffic},
     reason::Counter,
     registry::{Hook, HookKey, Record, Row},
     settings::{Settings, XdpInterface},
@@ -54,18 +56,39 @@ pub static XDP_INTERFACES: Array<XdpInterface> = Array::with_max_entries(MAX_XDP
 #[map]
 pub static SCRATCH: PerCpuArray<Held> = PerCpuArray::with_max_entries(1, 0);
 
+/// Overwritten when the programs are loaded.
+#[unsafe(no_mangle)]
+static HASH_SEED: u64 = 0;
+
+/// Decides which flows share a bucket.
+#[inline(always)]
+pub fn hash_seed() -> u64 {
+    constant(&HASH_SEED)
+}
+
+/// What was written over a constant when the programs were loaded, which the compiler must not take for known.
+#[inline(always)]
+fn constant<T: Copy>(constant: &'static T) -> T {
+    // SAFETY: a reference can be read from.
+    unsafe { core::ptr::read_volatile(constant) }
+}
+
 /// The maps that each IP version has for itself.
 pub trait FamilyMaps: Family {
     /// What is published on ports of all addresses.
     fn ports() -> &'static Array<PortSlot>;
     /// What is published on ports of single addresses.
     fn bound_ports() -> &'static HashMap<BoundPort<Self::Address>, PortSlot>;
+    /// What has been noted of ports.
+    fn port_notes() -> &'static Array<PortNotes>;
     /// The host's own addresses.
     fn local() -> &'static HashMap<Self::Address, u32>;
-    /// Flows whose both ends have proved to be there.
+    /// Flows.
+    fn buckets() -> &'static Array<Bucket<Self::Address>>;
+    /// The number of buckets less one.
+    fn bucket_mask() -> u32;
+    /// Established flows that have found no place in their bucket.
     fn flows() -> &'static LruHashMap<FlowKey<Self::Address>, Flow<Self::Address>>;
-    /// Other flows.
-    fn opening() -> &'static LruHashMap<FlowKey<Self::Address>, Flow<Self::Address>>;
     /// Ports of clients as their containers see them, where these are not the clients' own.
     fn remapped() -> &'static LruHashMap<OuterTuple<Self::Address>, Be16>;
     /// When others were last heard in conversations of their own.
@@ -78,8 +101,8 @@ pub trait FamilyMaps: Family {
 
 /// Declares a family's maps.
 macro_rules! family_maps {
-    ($family:ty, $address:ty, $less:expr, $ports:ident, $bound_ports:ident, $local:ident, $flows:ident,
-     $opening:ident, $remapped:ident, $foreign:ident, $datagrams:ident, $held:ident) => {
+    ($family:ty, $address:ty, $less:expr, $ports:ident, $bound_ports:ident, $port_notes:ident, $local:ident, $buckets:ident,
+     $bucket_mask:ident, $flows:ident, $remapped:ident, $foreign:ident, $datagrams:ident, $held:ident) => {
         #[map]
         pub static $ports: Array<PortSlot> = Array::with_max_entries(PORT_SLOTS, 0);
 
@@ -88,16 +111,23 @@ macro_rules! family_maps {
             HashMap::with_max_entries(MAX_BOUND_PORTS, NO_PREALLOC);
 
         #[map]
+        pub static $port_notes: Array<PortNotes> = Array::with_max_entries(PORT_SLOTS, 0);
+
+        #[map]
         pub static $local: HashMap<$address, u32> =
             HashMap::with_max_entries(MAX_LOCAL_ADDRESSES, NO_PREALLOC);
 
         #[map]
-        pub static $flows: LruHashMap<FlowKey<$address>, Flow<$address>> =
-            LruHashMap::with_max_entries(DEFAULT_MAX_FLOWS / $less, 0);
+        pub static $buckets: Array<Bucket<$address>> =
+            Array::with_max_entries(buckets(DEFAULT_MAX_FLOWS / $less), 0);
+
+        /// Overwritten when the programs are loaded.
+        #[unsafe(no_mangle)]
+        static $bucket_mask: u32 = buckets(DEFAULT_MAX_FLOWS / $less) - 1;
 
         #[map]
-        pub static $opening: LruHashMap<FlowKey<$address>, Flow<$address>> =
-            LruHashMap::with_max_entries(MAX_OPENING / $less, 0);
+        pub static $flows: LruHashMap<FlowKey<$address>, Flow<$address>> =
+            LruHashMap::with_max_entries(spilled(DEFAULT_MAX_FLOWS / $less), 0);
 
         #[map]
         pub static $remapped: LruHashMap<OuterTuple<$address>, Be16> =
@@ -127,18 +157,28 @@ macro_rules! family_maps {
             }
 
             #[inline(always)]
+            fn port_notes() -> &'static Array<PortNotes> {
+                &$port_notes
+            }
+
+            #[inline(always)]
             fn local() -> &'static HashMap<$address, u32> {
                 &$local
             }
 
             #[inline(always)]
-            fn flows() -> &'static LruHashMap<FlowKey<$address>, Flow<$address>> {
-                &$flows
+            fn buckets() -> &'static Array<Bucket<$address>> {
+                &$buckets
             }
 
             #[inline(always)]
-            fn opening() -> &'static LruHashMap<FlowKey<$address>, Flow<$address>> {
-                &$opening
+            fn bucket_mask() -> u32 {
+                constant(&$bucket_mask)
+            }
+
+            #[inline(always)]
+            fn flows() -> &'static LruHashMap<FlowKey<$address>, Flow<$address>> {
+                &$flows
             }
 
             #[inline(always)]
@@ -170,9 +210,11 @@ family_maps!(
     1,
     PORTS_V4,
     BOUND_PORTS_V4,
+    PORT_NOTES_V4,
     LOCAL_V4,
+    BUCKETS_V4,
+    BUCKET_MASK_V4,
     FLOWS_V4,
-    OPENING_V4,
     REMAPPED_V4,
     FOREIGN_V4,
     DATAGRAMS_V4,
@@ -185,9 +227,11 @@ family_maps!(
     LESS_V6,
     PORTS_V6,
     BOUND_PORTS_V6,
+    PORT_NOTES_V6,
     LOCAL_V6,
+    BUCKETS_V6,
+    BUCKET_MASK_V6,
     FLOWS_V6,
-    OPENING_V6,
     REMAPPED_V6,
     FOREIGN_V6,
     DATAGRAMS_V6,

@@ -1,11 +1,11 @@
-//! Hash maps read by thousands of entries to a system call, where aya takes two calls for each entry; and
+//! Maps read by thousands of entries to a system call, where aya takes two calls for each entry; and
 //! entries taken out of one whole.
 //!
 //! aya 0.14 has neither, so this calls bpf(2) itself. The layouts are those of `union bpf_attr` in
 //! include/uapi/linux/bpf.h.
 
 use std::{
-    borrow::{Borrow, BorrowMut},
+    borrow::BorrowMut,
     ffi::c_long,
     hash::Hash,
     io, iter,
@@ -16,23 +16,18 @@ use std::{
 
 use aya::{
     Pod,
-    maps::{HashMap, IterableMap as _, MapData},
+    maps::{HashMap, IterableMap, MapData},
 };
 use nix::libc;
 
-use crate::dataplane::entries;
-
-/// Entries of a batch, unless a bucket has more: buckets are never cut.
-const CAPACITY: usize = 4096;
+/// Bytes of a batch, unless a hash map's bucket has more: buckets are never cut.
+const CAPACITY: usize = 512 << 10;
 
 /// `BPF_MAP_LOOKUP_AND_DELETE_ELEM` of `enum bpf_cmd`; of hash maps since Linux 5.14.
 const LOOKUP_AND_DELETE: c_long = 21;
 
-/// `BPF_MAP_LOOKUP_BATCH`; of hash maps since Linux 5.6.
+/// `BPF_MAP_LOOKUP_BATCH`; of hash maps and arrays since Linux 5.6.
 const LOOKUP_BATCH: c_long = 24;
-
-/// The kernel's own `ENOTSUPP` (include/linux/errno.h), which no C library knows.
-const ENOTSUPP: i32 = 524;
 
 /// The part of `union bpf_attr` for one element.
 #[repr(C)]
@@ -60,7 +55,7 @@ struct BatchAttr {
 const _: () = assert!(size_of::<ElementAttr>() == 32);
 const _: () = assert!(size_of::<BatchAttr>() == 56);
 
-/// A way through a hash map, batch by batch. An entry that stays in the map all the while is seen
+/// A way through a map, batch by batch. An entry that stays in the map all the while is seen
 /// exactly once; one that comes, goes or changes meanwhile is seen as it was at some moment, or not.
 #[derive(Debug)]
 pub struct Batches<K, V> {
@@ -84,7 +79,7 @@ impl<K: Pod + Eq + Hash, V: Pod> Default for Batches<K, V> {
         Self {
             keys: Vec::new(),
             values: Vec::new(),
-            capacity: CAPACITY,
+            capacity: CAPACITY / (size_of::<K>() + size_of::<V>()),
             position: Position::Start,
         }
     }
@@ -96,9 +91,9 @@ impl<K: Pod + Eq + Hash, V: Pod> Batches<K, V> {
     /// # Errors
     ///
     /// The kernel refuses.
-    pub fn read<'a, M: Borrow<MapData>>(
+    pub fn read<'a, M: IterableMap<K, V>>(
         &'a mut self,
-        map: &HashMap<M, K, V>,
+        map: &M,
     ) -> io::Result<Option<impl ExactSizeIterator<Item = (K, V)> + use<'a, M, K, V>>> {
         self.keys.clear();
         self.values.clear();
@@ -114,12 +109,6 @@ impl<K: Pod + Eq + Hash, V: Pod> Batches<K, V> {
                 Err(error) => match error.raw_os_error() {
                     // The next bucket has more.
                     Some(libc::ENOSPC) => self.capacity *= 2,
-                    // A kernel that reads no batches.
-                    Some(libc::EINVAL | ENOTSUPP) if bucket.is_none() => {
-                        let all = entries(map).map_err(io::Error::other)?;
-                        (self.keys, self.values) = all.into_iter().unzip();
-                        self.position = Position::End;
-                    }
                     _ => return Err(error),
                 },
             }
@@ -131,7 +120,7 @@ impl<K: Pod + Eq + Hash, V: Pod> Batches<K, V> {
     /// Fills the batch from `bucket` on. Returns where to go on.
     fn look_up(
         &mut self,
-        map: &HashMap<impl Borrow<MapData>, K, V>,
+        map: &impl IterableMap<K, V>,
         bucket: Option<u32>,
     ) -> io::Result<Position> {
         self.keys.reserve(self.capacity);

@@ -1,6 +1,11 @@
 //! The loaded dataplane: pinned programs and maps. Whoever opens them finds all there is to know.
 
-use std::{borrow::Borrow, fs, os::unix::fs::MetadataExt as _};
+use std::{
+    borrow::Borrow,
+    fs,
+    hash::{BuildHasher as _, RandomState},
+    os::unix::fs::MetadataExt as _,
+};
 
 use anyhow::{Context as _, anyhow, bail};
 use aya::{
@@ -9,10 +14,11 @@ use aya::{
     programs::{ProgramError, SchedClassifier, Xdp},
 };
 use dataplane_common::{
+    bucket::Bucket,
     flow::{Flow, FlowKey, OuterTuple},
     headers::{Be16, Be32, Ip6, Mac},
-    layout::{LESS_V6, MAX_XDP_INTERFACES, maps, programs},
-    published::{Backend, BoundPort, PORT_SLOTS, PortSlot, Traffic},
+    layout::{LESS_V6, MAX_XDP_INTERFACES, buckets, constants, maps, programs, spilled},
+    published::{Backend, BoundPort, PORT_SLOTS, PortNotes, PortSlot, Traffic},
     reason::Counter,
     registry::{Hook, HookKey, Record, Row},
     settings::{Settings, XdpInterface, xdp_slot},
@@ -62,6 +68,7 @@ pub struct Dataplane {
 pub struct FamilyMaps<A>
 where
     BoundPort<A>: Pod,
+    Bucket<A>: Pod,
     A: Pod,
     FlowKey<A>: Pod,
     Flow<A>: Pod,
@@ -71,12 +78,14 @@ where
     pub ports: Array<MapData, PortSlot>,
     /// Ports published on single addresses.
     pub bound_ports: HashMap<MapData, BoundPort<A>, PortSlot>,
+    /// What has been noted of ports.
+    pub port_notes: Array<MapData, PortNotes>,
     /// The host's own addresses.
     pub local: HashMap<MapData, A, u32>,
-    /// Flows whose both ends have proved that they are there.
+    /// Flows, by bucket.
+    pub buckets: Array<MapData, Bucket<A>>,
+    /// Established flows that have found no place in their bucket.
     pub flows: HashMap<MapData, FlowKey<A>, Flow<A>>,
-    /// Other flows.
-    pub opening: HashMap<MapData, FlowKey<A>, Flow<A>>,
     /// Clients' ports as their containers see them, where these are not the clients' own.
     pub remapped: HashMap<MapData, OuterTuple<A>, Be16>,
     /// When others were last heard in conversations of their own, in seconds of the monotonic clock.
@@ -86,6 +95,7 @@ where
 impl<A> FamilyMaps<A>
 where
     BoundPort<A>: Pod,
+    Bucket<A>: Pod,
     A: Pod,
     FlowKey<A>: Pod,
     Flow<A>: Pod,
@@ -95,9 +105,10 @@ where
         Ok(Self {
             ports: open(instance, names.ports, Some(PORT_SLOTS))?,
             bound_ports: open(instance, names.bound_ports, None)?,
+            port_notes: open(instance, names.port_notes, Some(PORT_SLOTS))?,
             local: open(instance, names.local, None)?,
             flows: open(instance, names.flows, None)?,
-            opening: open(instance, names.opening, None)?,
+            buckets: open(instance, names.buckets, None)?,
             remapped: open(instance, names.remapped, None)?,
             foreign: open(instance, names.foreign, None)?,
         })
@@ -132,8 +143,22 @@ impl Dataplane {
     fn load_pinned(instance: &Instance, lock: &Lock, options: LoadOptions) -> anyhow::Result<Self> {
         instance.create_folders(lock)?;
         let mut loader = EbpfLoader::new();
-        loader.map_max_entries(maps::V4.flows, options.max_flows);
-        loader.map_max_entries(maps::V6.flows, options.max_flows / LESS_V6);
+        let sizes = [
+            (&maps::V4, constants::BUCKET_MASK_V4, options.max_flows),
+            (
+                &maps::V6,
+                constants::BUCKET_MASK_V6,
+                options.max_flows / LESS_V6,
+            ),
+        ]
+        .map(|(names, mask, flows)| (names, mask, flows, buckets(flows) - 1));
+        for (names, mask_name, flows, mask) in &sizes {
+            loader.map_max_entries(names.buckets, mask + 1);
+            loader.map_max_entries(names.flows, spilled(*flows));
+            loader.override_global(mask_name, mask, true);
+        }
+        let seed = RandomState::new().hash_one(instance.to_string());
+        loader.override_global(constants::HASH_SEED, &seed, true);
         // A constant by the time of verification: what is above the level costs nothing.
         let log_level = if options.trace {
             log::Level::Info as u8

@@ -9,9 +9,10 @@ use std::{collections::BTreeSet, net::IpAddr};
 use anyhow::Context as _;
 use aya::Pod;
 use dataplane_common::{
+    bucket::Bucket,
     flow::{Flow, FlowKey, OuterTuple},
     headers::{Be16, IpProtocol},
-    published::BoundPort,
+    published::{BoundPort, PortNotes, port_slot},
 };
 
 use crate::{
@@ -90,6 +91,7 @@ fn note<A>(maps: &mut FamilyMaps<A>, tuple: &Tuple, now: u32) -> anyhow::Result<
 where
     A: Address,
     BoundPort<A>: Pod,
+    Bucket<A>: Pod,
     FlowKey<A>: Pod,
     Flow<A>: Pod,
     OuterTuple<A>: Pod,
@@ -109,9 +111,15 @@ where
         padding8: 0,
         padding16: 0,
     };
-    maps.foreign
-        .insert(key, now, 0)
-        .context("cannot note somebody else's conversation")
+    const NOTING: &str = "cannot note somebody else's conversation";
+    maps.foreign.insert(key, now, 0).context(NOTING)?;
+    // As one, so that what a program notes meanwhile is not lost.
+    let notes = PortNotes {
+        has_foreign: 1,
+        has_remapped: 1,
+    };
+    let slot = port_slot(key.protocol, key.host_port);
+    maps.port_notes.set(slot, notes, 0).context(NOTING)
 }
 
 #[cfg(test)]

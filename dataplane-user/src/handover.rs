@@ -6,8 +6,9 @@
 
 use std::{hash::Hash, net::SocketAddr};
 
-use aya::{Pod, maps::MapData};
+use aya::Pod;
 use dataplane_common::{
+    bucket::Bucket,
     flow::{Flow, FlowKey, OuterTuple},
     headers::Be16,
     published::BoundPort,
@@ -16,9 +17,9 @@ use dataplane_common::{
 
 use crate::{
     address::Address,
-    batch::Batches,
     conntrack::{Conntrack, Entry, Outcome},
     dataplane::{Dataplane, FamilyMaps},
+    flows,
     liveness::Liveness,
 };
 
@@ -84,6 +85,7 @@ fn live_entries<A>(
 where
     A: Address,
     BoundPort<A>: Pod,
+    Bucket<A>: Pod,
     FlowKey<A>: Pod + Eq + Hash,
     Flow<A>: Pod,
     OuterTuple<A>: Pod,
@@ -91,31 +93,27 @@ where
     let timeouts = dataplane.read_settings()?.timeouts;
     let mut liveness = Liveness::of(&dataplane.backends, timeouts)?;
     let mut entries = Vec::new();
-    for map in [&maps.flows, &maps.opening] {
-        let mut batches = Batches::<FlowKey<A>, Flow<A>>::default();
-        while let Some(batch) = batches.read::<MapData>(map)? {
-            for (key, flow) in batch {
-                let state = flow.state();
-                let is_two_sided = matches!(
-                    state,
-                    State::Established
-                        | State::FinWait
-                        | State::CloseWait
-                        | State::LastAck
-                        | State::Answered
-                        | State::Stream
-                );
-                // A flow that the kernel has never let through is none, whatever its client has sent.
-                let is_meant = match tell {
-                    Tell::OfAllBegunHere => flow.is_begun_here(),
-                    Tell::OfNoneThatItForgot => flow.admitted_in_at != 0,
-                };
-                if is_two_sided && is_meant && !liveness.is_over(&flow)? {
-                    entries.push(entry(&key, &flow, timeouts.of(state)));
-                }
-            }
+    flows::visit(maps, |key, flow| {
+        let state = flow.state();
+        let is_two_sided = matches!(
+            state,
+            State::Established
+                | State::FinWait
+                | State::CloseWait
+                | State::LastAck
+                | State::Answered
+                | State::Stream
+        );
+        // A flow that the kernel has never let through is none, whatever its client has sent.
+        let is_meant = match tell {
+            Tell::OfAllBegunHere => flow.is_begun_here(),
+            Tell::OfNoneThatItForgot => flow.admitted_in_at != 0,
+        };
+        if is_two_sided && is_meant && !liveness.is_over(flow)? {
+            entries.push(entry(key, flow, timeouts.of(state)));
         }
-    }
+        Ok(())
+    })?;
     Ok(entries)
 }
 

@@ -23,7 +23,7 @@
 //! | [`xdp`] | XDP in front of TC: where, why, and what containers need for it |
 //! | [`dataplane`] | the pinned programs and maps |
 //! | [`batch`] | maps read by thousands of entries at a time |
-//! | [`liveness`], [`collector`] | which flows are over; removing them |
+//! | [`flows`], [`liveness`], [`collector`] | reading flows; which are over; removing them |
 //! | [`instance`] | pin paths, and the lock on them |
 //! | [`firewall`] | is the ruleset in force Docker's own and nothing else? |
 //! | [`admission`] | who admits flows, and why |
@@ -50,6 +50,7 @@ pub mod dataplane;
 pub mod desired;
 pub mod docker;
 pub mod firewall;
+pub mod flows;
 pub mod foreign;
 pub mod handover;
 pub mod hooks;

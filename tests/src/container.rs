@@ -22,6 +22,8 @@ pub struct Container {
     pub netns: Netns,
     /// Its address.
     pub address: Ipv4Addr,
+    /// The host's end of its veth pair.
+    pub veth: String,
     /// Its IPv6 address, which ends in the same number.
     pub address_v6: Ipv6Addr,
     servers: Vec<Daemon>,
@@ -66,6 +68,7 @@ impl Container {
         Ok(Self {
             netns: netns.on(host),
             address,
+            veth,
             address_v6,
             servers: Vec::new(),
         })

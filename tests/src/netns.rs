@@ -11,7 +11,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::{
+    net::if_::if_nametoindex,
+    sched::{CloneFlags, setns, unshare},
+};
 
 use crate::process::Cmd;
 
@@ -121,6 +124,14 @@ impl Netns {
         bytes
             .and_then(|bytes| bytes.try_into().ok())
             .with_context(|| format!("no MAC address: {said}"))
+    }
+
+    /// The index of an interface.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn index(&self, interface: &str) -> Result<u32> {
+        self.run(|| if_nametoindex(interface).with_context(|| format!("no interface {interface}")))
     }
 
     /// Sets a `net.` sysctl, named by its path below /proc/sys/net.

@@ -50,12 +50,13 @@ pub fn program() -> Result<PathBuf> {
         .context("no portway: run cargo xtask build, or set PORTWAY_BIN")
 }
 
-/// An instance of portway in a host. Dropped, it is unloaded.
+/// An instance of portway in a host. Dropped, it is unloaded, unless it was [left](Portway::leave).
 #[derive(Debug)]
 pub struct Portway<'a> {
     host: &'a Host,
     program: PathBuf,
     instance: String,
+    left: bool,
 }
 
 impl<'a> Portway<'a> {
@@ -69,7 +70,27 @@ impl<'a> Portway<'a> {
             host,
             program: program()?,
             instance: format!("lab-{}-{number}", process::id()),
+            left: false,
         })
+    }
+
+    /// An instance that was left, by its name.
+    ///
+    /// # Errors
+    /// portway has not been built.
+    pub fn again(host: &'a Host, instance: &str) -> Result<Self> {
+        Ok(Self {
+            host,
+            program: program()?,
+            instance: instance.to_owned(),
+            left: true,
+        })
+    }
+
+    /// Leaves it as it is, to go with its host, and returns its name.
+    pub fn leave(mut self) -> String {
+        self.left = true;
+        self.instance.clone()
     }
 
     /// The instance's name.
@@ -229,7 +250,9 @@ impl<'a> Portway<'a> {
 
 impl Drop for Portway<'_> {
     fn drop(&mut self) {
-        // Pins go with the host, attached programs with its interfaces: a failure here leaves nothing.
-        let _ = self.output("unload");
+        if !self.left {
+            // Pins go with the host, attached programs with its interfaces: a failure here leaves nothing.
+            let _ = self.output("unload");
+        }
     }
 }

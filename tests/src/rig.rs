@@ -145,7 +145,8 @@ impl<'a> Rig<'a> {
     /// portway or `ip` fails.
     pub fn new(lab: &'a Lab, portway: &Portway<'_>, container: &Container) -> Result<Self> {
         let host = &lab.host;
-        portway.load("--admission direct")?;
+        // Small tables, which are often looked through.
+        portway.load("--admission direct --max-flows 16384")?;
         let secondary = crate::lab::HOST_SECONDARY;
         for protocol in ["tcp", "udp"] {
             let to = format!("{}:{CONTAINER_PORT}/{protocol}", container.address);
@@ -175,11 +176,6 @@ impl<'a> Rig<'a> {
             MapData::from_pin(&path).with_context(|| format!("no {}", path.display()))
         };
         let map = |name: &str| -> Result<Map> { Ok(Map::from_map_data(data(name)?)?) };
-        let index = |interface| -> Result<u32> {
-            let text = host.ip(&format!("-oneline link show {interface}"))?;
-            let (index, _) = text.split_once(':').context("no index")?;
-            Ok(index.trim().parse()?)
-        };
         let settings: Array<MapData, Settings> = map(maps::SETTINGS)?.try_into()?;
         let backends: Array<MapData, Backend> = map(maps::BACKENDS)?.try_into()?;
         let mut rig = Self {
@@ -189,9 +185,9 @@ impl<'a> Rig<'a> {
             counters: data(maps::COUNTERS)?,
             cpus: nr_cpus().map_err(|(file, error)| anyhow!(error).context(file))?,
             tables: Tables::open(map, settings, backends)?,
-            external: index(EXTERNAL)?,
-            bridge: index(BRIDGE)?,
-            veth: index("c1")?,
+            external: host.index(EXTERNAL)?,
+            bridge: host.index(BRIDGE)?,
+            veth: host.index("c1")?,
         };
         rig.tables.adjust()?;
         Ok(rig)

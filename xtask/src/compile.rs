@@ -31,12 +31,34 @@ pub fn portway() -> Result<()> {
     release(&["--bin", "portway"])
 }
 
-/// Builds `portway`, and what the lab is made of: `portway-lab` and its helpers.
+/// Builds `portway`, and what the lab is made of: `portway-lab` and its helper.
 ///
 /// # Errors
 /// If they do not compile.
 pub fn portway_and_lab() -> Result<()> {
-    release(&["--bins"])
+    release(&[
+        "--bin",
+        "portway",
+        "--bin",
+        "portway-lab",
+        "--bin",
+        "portway-lab-guest",
+    ])
+}
+
+/// Builds `portway`, and what measures it: `portway-bench` and the lab's helper.
+///
+/// # Errors
+/// If they do not compile.
+pub fn portway_and_bench() -> Result<()> {
+    release(&[
+        "--bin",
+        "portway",
+        "--bin",
+        "portway-bench",
+        "--bin",
+        "portway-lab-guest",
+    ])
 }
 
 /// The packages are always the same: others would have cargo give their dependencies other features,
@@ -44,7 +66,14 @@ pub fn portway_and_lab() -> Result<()> {
 fn release(binaries: &[&str]) -> Result<()> {
     let status = cargo()
         .args(["build", "--release"])
-        .args(["--package", "dataplane-user", "--package", "portway-tests"])
+        .args([
+            "--package",
+            "dataplane-user",
+            "--package",
+            "portway-tests",
+            "--package",
+            "portway-bench",
+        ])
         .args(binaries)
         .status()
         .context("cargo does not start")?;

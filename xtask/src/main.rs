@@ -8,13 +8,15 @@
 //! | [`plan`], [`step`] | from those, without touching anything: what has to be done, and who can do it |
 //! | [`by_hand`] | the commands to print where xtask does not install by itself |
 //! | [`setup`] | says the plan, and does it |
-//! | [`toolchain`] | which Rust and which linker make the eBPF programs (shared with dataplane-user's build script) |
+//! | [`toolchain`] | which Rust and which linker make the eBPF programs (shared with build scripts, by `build_ebpf.rs`) |
 //! | [`compile`] | cargo, and where it leaves what it built |
 //! | [`run`] | `run`: portway itself, or the lab |
+//! | [`bench`] | `bench`: measuring portway and what it is compared with |
 //! | [`mod@test`], [`tally`] | `test`: the checks, the tests and their sum |
 //! | [`diagram`], [`svg`] | `diagram`: docs/packet-way.svg |
 
 mod apt;
+mod bench;
 mod by_hand;
 mod compile;
 mod diagram;
@@ -61,6 +63,19 @@ enum Command {
         #[command(flatten)]
         selection: test::Selection,
     },
+    /// Build, and measure portway against iptables and others: `cargo xtask bench --help`.
+    #[command(disable_help_flag = true)]
+    Bench {
+        #[command(flatten)]
+        set_up: SetUp,
+        /// Passed on to the bench.
+        #[arg(
+            trailing_var_arg = true,
+            allow_hyphen_values = true,
+            value_name = "ARGS"
+        )]
+        arguments: Vec<String>,
+    },
     /// Draw docs/packet-way.svg anew.
     Diagram,
 }
@@ -91,6 +106,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         }
         Command::Run { set_up, arguments } => run::run(set_up.no_install, &arguments)?,
         Command::Test { set_up, selection } => return test::test(set_up.no_install, &selection),
+        Command::Bench { set_up, arguments } => bench::bench(set_up.no_install, &arguments)?,
         Command::Diagram => diagram::write()?,
     }
     Ok(ExitCode::SUCCESS)
@@ -134,6 +150,23 @@ mod tests {
             selection.cargo_arguments(),
             ["--package", "portway-tests", "compose", "--", "--exact"]
         );
+    }
+
+    #[test]
+    fn what_follows_bench_is_the_benchs() {
+        let line = "xtask bench --no-install --quick --only new --help";
+        let cli = Cli::try_parse_from(line.split(' '));
+        let Ok(Cli {
+            command: Command::Bench { set_up, arguments },
+        }) = cli
+        else {
+            panic!(
+                "not understood: {:?}",
+                cli.err().map(|error| error.to_string())
+            );
+        };
+        assert!(set_up.no_install);
+        assert_eq!(arguments, ["--quick", "--only", "new", "--help"]);
     }
 
     #[test]

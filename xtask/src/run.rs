@@ -65,7 +65,7 @@ fn accepts(socket: &Path) -> bool {
 }
 
 /// A program as root, through sudo if need be, with the environment kept.
-fn as_root_with_environment(program: &Path) -> Command {
+pub fn as_root_with_environment(program: &Path) -> Command {
     if machine::is_root() {
         return Command::new(program);
     }
@@ -75,7 +75,10 @@ fn as_root_with_environment(program: &Path) -> Command {
 }
 
 /// Replaces this process, so that Ctrl-C and the exit status are the program's own.
-fn become_it(mut command: Command, arguments: &[String]) -> Result<()> {
+///
+/// # Errors
+/// If it does not start; otherwise this does not return.
+pub fn become_it(mut command: Command, arguments: &[String]) -> Result<()> {
     let error = command.args(arguments).exec();
     Err(error)
         .with_context(|| format!("{} does not start", command.get_program().to_string_lossy()))

@@ -1,6 +1,6 @@
 //! Which Rust toolchain compiles the eBPF programs, and which linker links them.
 //!
-//! One answer for two askers: xtask, and (by `#[path]`) the build script of dataplane-user, so that
+//! One answer for two askers: xtask, and (by `#[path]`) the build scripts of eBPF programs, so that
 //! plain `cargo build` takes the same toolchain as `cargo xtask build`. Hence std and anyhow only.
 //!
 //! Two ways lead to a `core` for the BPF target:

@@ -244,13 +244,15 @@ impl<F: Sample> Tables<F> for World<F> {
     fn insert_flow(
         &self,
         key: &FlowKey<F::Address>,
-        flow: &Flow<F::Address>,
+        write: impl FnOnce(&mut Flow<F::Address>),
     ) -> Result<(), TableFull> {
         if self.is_full {
             return Err(TableFull);
         }
+        let mut flow = bytemuck::Zeroable::zeroed();
+        write(&mut flow);
         self.flows.borrow_mut().remove(key);
-        self.opening.borrow_mut().insert(*key, *flow);
+        self.opening.borrow_mut().insert(*key, flow);
         Ok(())
     }
 
@@ -259,6 +261,13 @@ impl<F: Sample> Tables<F> for World<F> {
             flow.marks |= Flow::<F::Address>::KEPT;
             self.flows.borrow_mut().insert(*key, flow);
         }
+    }
+
+    fn has_remapped(&self, protocol: IpProtocol, port: Be16) -> bool {
+        let remapped = self.remapped.borrow();
+        remapped
+            .keys()
+            .any(|tuple| (tuple.protocol, tuple.host_port) == (protocol, port))
     }
 
     fn remapped(&self, tuple: &OuterTuple<F::Address>) -> Option<Be16> {

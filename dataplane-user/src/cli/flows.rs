@@ -2,18 +2,23 @@
 
 use std::{hash::Hash, net::SocketAddr};
 
-use anyhow::Context as _;
-use aya::{
-    Pod,
-    maps::{HashMap, MapData},
+use aya::Pod;
+use dataplane_common::{
+    bucket::Bucket,
+    flow::{Flow, FlowKey, OuterTuple},
+    published::BoundPort,
 };
-use dataplane_common::flow::{Flow, FlowKey};
 use serde::Serialize;
 
 use super::{args::OutputArgs, table};
 use crate::{
-    address::Address, batch::Batches, dataplane::Dataplane, instance::Instance, liveness::Liveness,
-    publication::Protocol, rows,
+    address::Address,
+    dataplane::{Dataplane, FamilyMaps},
+    flows,
+    instance::Instance,
+    liveness::Liveness,
+    publication::Protocol,
+    rows,
 };
 
 /// One live flow: the contract of `flows --json`.
@@ -73,35 +78,30 @@ pub fn flows(instance: &Instance, args: OutputArgs) -> anyhow::Result<()> {
 /// Visits flows that packets could still join.
 pub fn for_each_live(dataplane: &Dataplane, mut visit: impl FnMut(FlowLine)) -> anyhow::Result<()> {
     let mut liveness = Liveness::of(&dataplane.backends, dataplane.read_settings()?.timeouts)?;
-    for map in [&dataplane.v4.flows, &dataplane.v4.opening] {
-        visit_live(map, &mut liveness, &mut visit)?;
-    }
-    for map in [&dataplane.v6.flows, &dataplane.v6.opening] {
-        visit_live(map, &mut liveness, &mut visit)?;
-    }
-    Ok(())
+    visit_live(&dataplane.v4, &mut liveness, &mut visit)?;
+    visit_live(&dataplane.v6, &mut liveness, &mut visit)
 }
 
 fn visit_live<A: Address>(
-    map: &HashMap<MapData, FlowKey<A>, Flow<A>>,
+    maps: &FamilyMaps<A>,
     liveness: &mut Liveness<'_>,
     visit: &mut impl FnMut(FlowLine),
 ) -> anyhow::Result<()>
 where
+    BoundPort<A>: Pod,
+    Bucket<A>: Pod,
     FlowKey<A>: Pod + Eq + Hash,
     Flow<A>: Pod,
+    OuterTuple<A>: Pod,
 {
-    let mut batches = Batches::default();
-    while let Some(batch) = batches.read(map).context("cannot read the flows")? {
-        for (key, flow) in batch {
-            if !liveness.is_over(&flow)?
-                && let Some(line) = line(&key, &flow, liveness.now())
-            {
-                visit(line);
-            }
+    flows::visit(maps, |key, flow| {
+        if !liveness.is_over(flow)?
+            && let Some(line) = line(key, flow, liveness.now())
+        {
+            visit(line);
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// A flow as of `now`, in seconds of the clock that it is stamped with.

@@ -105,6 +105,12 @@ impl Cast {
         }
     }
 
+    /// How many stories before this one an on-link client's address has had, as far as a byte counts. Twins are
+    /// not played to for longer ([`FLOWS_OF_TWINS`](super::run::FLOWS_OF_TWINS)).
+    pub fn round(&self) -> u8 {
+        (self.number / u32::from(ON_LINK.1)) as u8
+    }
+
     /// The client's end of a conversation.
     pub fn client_end(&self, line: &Line) -> SocketAddr {
         (self.client(line), self.client_port(line)).into()

@@ -18,10 +18,25 @@ use super::{
 /// What every party has received of a story, in each twin.
 #[derive(Debug, Clone, Default)]
 pub struct Outcome {
+    /// By twin and party, in order, but for what docker-proxy has relayed. That comes first: when a process
+    /// gets to send is no difference.
     seen: [[Vec<Seen>; PARTIES]; TWINS],
+    /// How many of them docker-proxy has relayed.
+    relayed: [[usize; PARTIES]; TWINS],
 }
 
 impl Outcome {
+    fn note(&mut self, twin: usize, party: usize, seen: Seen, is_relayed: bool) {
+        let all = &mut self.seen[twin][party];
+        if is_relayed {
+            let relayed = &mut self.relayed[twin][party];
+            all.insert(*relayed, seen);
+            *relayed += 1;
+        } else {
+            all.push(seen);
+        }
+    }
+
     /// Whether the twins differ.
     pub fn differs(&self) -> bool {
         self.seen[0] != self.seen[1]
@@ -113,22 +128,19 @@ impl<'a> Batch<'a> {
         self.arrived[twin][party] += 1;
         let playing = &mut self.stories[index];
         let step = playing.step(read);
+        // From docker-proxy's own socket.
+        let is_relayed =
+            party > 0 && read.quoted.is_none() && ALL[party - 1].is_gateway(read.packet.source);
         let expected = match step {
-            // docker-proxy's own socket.
-            _ if party > 0
-                && read.quoted.is_none()
-                && ALL[party - 1].is_gateway(read.packet.source) =>
-            {
-                vec![Expected {
-                    address: read.packet.source,
-                    ports: Vec::new(),
-                }]
-            }
+            _ if is_relayed => vec![Expected {
+                address: read.packet.source,
+                ports: Vec::new(),
+            }],
             Some(step) => playing.expected(read, step),
             None => Vec::new(),
         };
         let seen = read.seen(tap, &expected);
-        playing.outcome.seen[twin][party].push(seen);
+        playing.outcome.note(twin, party, seen, is_relayed);
         if let Some(step) = step
             && read.quoted.is_none()
             && read.packet.has_ports()
@@ -164,8 +176,8 @@ impl<'a> Playing<'a> {
             Some((packet, _)) => packet.stamp,
             None => read.packet.stamp,
         };
-        let Stamp { step, .. } = Stamp::from_field(stamp)?;
-        self.story.steps.get(step)
+        let stamp = Stamp::from_field(stamp).filter(|stamp| stamp.round == self.cast.round())?;
+        self.story.steps.get(stamp.step)
     }
 
     /// The ports that both ends have, as far as netfilter keeps them.

@@ -84,7 +84,7 @@ classes! {
     Elsewhere = "elsewhere", true, true;
     /// Several conversations of one client whose replies look alike.
     Collisions = "collisions", true, true;
-    /// Such conversations with packets that portway leaves to the kernel.
+    /// Such conversations with packets of which either portway or the kernel takes note, and not both.
     Split = "split", false, false;
     /// Such conversations one of which is refused.
     RefusedAlike = "refused-alike", false, false;

@@ -7,6 +7,7 @@ use super::{
     class::{Class, Classes},
     generate_step::{Part, step},
     party::{self, ALL, CONTAINERS, End},
+    render::MAX_STEPS,
     step::Step,
     story::{Client, Host, Impostor, Line, Protocol, Story, Version},
     tcp::Connection,
@@ -20,6 +21,8 @@ const LINES: usize = 3;
 
 /// The most steps of a conversation. On average there are some ten.
 const STEPS: usize = 20;
+
+const _: () = assert!(LINES * STEPS <= MAX_STEPS);
 
 /// A port of the host's on which nothing is published.
 const UNPUBLISHED: [u16; 3] = [9999, 8080, 80];

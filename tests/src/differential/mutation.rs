@@ -148,6 +148,12 @@ pub const ALL: &[Mutation] = &[
         "destination: forward.mac,",
         "destination: forward.source_mac,",
     ),
+    mutation(
+        "fragments that come before the first one are lost",
+        "dataplane-common/src/fragment.rs",
+        "datagram.held = before.held;",
+        "datagram.held = 0;",
+    ),
 ];
 
 impl Mutation {

@@ -4,7 +4,7 @@
 use super::{
     class::Class,
     party,
-    step::{Act, Step, Twist},
+    step::{Act, Order, Step, Twist},
     story::{Client, Host, Line, Protocol, Story, Version},
     tcp::Connection,
 };
@@ -54,7 +54,7 @@ impl Story {
             if step.act == Act::Refuse {
                 classes.push(Class::RefusedAlike);
             }
-            if step.is_for_kernel(&self.lines[step.line]) {
+            if step.is_for_kernel(&self.lines[step.line]) || step.is_never_whole() {
                 classes.push(Class::Split);
             }
         }
@@ -94,6 +94,12 @@ impl Step {
             || is_stray
             || self.is_long(line)
             || matches!(line.host, Host::Loopback | Host::Container)
+    }
+
+    /// Whether it begins a datagram that never gets whole: portway knows a flow then, the kernel nothing.
+    fn is_never_whole(&self) -> bool {
+        let mut twists = self.twists.iter();
+        twists.any(|twist| matches!(twist, Twist::Fragments(_, Order::WithoutLast)))
     }
 
     /// Whether it may be larger than the container's MTU.

@@ -45,25 +45,42 @@ pub struct Scene<'a> {
     pub gateway: Mac,
 }
 
-/// What every packet of a step carries in its IPv4 identification or IPv6 flow label: the step and the copy.
+/// What every packet of a step carries in its IPv4 identification or IPv6 flow label, and its fragments in their
+/// identification: the round of the story's address, the step and the copy.
+///
+/// The round is there because a datagram of which a fragment is missing is waited for for half a minute: one of
+/// a later story, of the same address and the same identification, would be put together with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
+    /// As [`Cast::round`] has it.
+    pub round: u8,
     /// The step's place in its story.
     pub step: usize,
     copy: u8,
 }
 
+/// Bits of a stamp for the copy.
+const COPY_BITS: u32 = 2;
+/// The same for the step.
+const STEP_BITS: u32 = u16::BITS - u8::BITS - COPY_BITS;
+
+/// The most steps of a story that stamps can tell apart.
+pub const MAX_STEPS: usize = (1 << STEP_BITS) - 1;
+
 impl Stamp {
-    /// As a header's field.
+    /// As a header's field: none is zero.
     fn to_field(self) -> u16 {
-        (self.step as u16 + 1) << 3 | u16::from(self.copy)
+        let step = (self.step % MAX_STEPS) as u16 + 1;
+        u16::from(self.round) << u8::BITS | step << COPY_BITS | u16::from(self.copy)
     }
 
     /// From a header's field, which may be somebody else's.
     pub fn from_field(field: u16) -> Option<Self> {
+        let [round, rest] = field.to_be_bytes();
         Some(Self {
-            step: usize::from(field >> 3).checked_sub(1)?,
-            copy: (field & 7) as u8,
+            round,
+            step: usize::from(rest >> COPY_BITS).checked_sub(1)?,
+            copy: rest & ((1 << COPY_BITS) - 1),
         })
     }
 }
@@ -102,6 +119,7 @@ impl Scene<'_> {
             return Vec::new();
         };
         let stamp = Stamp {
+            round: self.cast.round(),
             step: self.number,
             copy,
         };

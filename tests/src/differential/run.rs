@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use fastrand::Rng;
 
 use super::{
+    address,
     batch::Outcome,
     class::{Admission, Class, Classes},
     generate,
@@ -29,8 +30,12 @@ pub const STORY_VARIABLE: &str = "PORTWAY_DIFFERENTIAL_STORY";
 const FLOWS: u64 = 20_000;
 /// Packets to each twin that a flow has on average, at least.
 const PACKETS_PER_FLOW: u64 = 10;
-/// Flows after which twins give way to new ones, so that no table of theirs runs full.
-const FLOWS_OF_TWINS: u64 = 50_000;
+/// Flows after which twins give way to new ones, so that no table of theirs runs full, and no two stories'
+/// packets have the same addresses and identification.
+pub const FLOWS_OF_TWINS: u64 = 50_000;
+
+// A story has a flow or more; the last batch of them may go beyond.
+const _: () = assert!(FLOWS_OF_TWINS + (BATCH as u64) < (address::ON_LINK.1 as u64) << u8::BITS);
 /// After so many kinds of differences a run ends, [`KINDS`] if it is not set.
 pub const KINDS_VARIABLE: &str = "PORTWAY_DIFFERENTIAL_KINDS";
 

@@ -125,7 +125,11 @@ impl Read {
             let at = start + usize::from(offset);
             // The pseudo-header's sum is in the checksum's place.
             if at + 2 <= bytes.len() {
-                let checksum = !(wire::add(0, &bytes[start..]) as u16);
+                // Zero would mean that there is none (RFC 768); `skb_checksum_help` does it for TCP, too.
+                let checksum = match !(wire::add(0, &bytes[start..]) as u16) {
+                    0 => 0xffff,
+                    checksum => checksum,
+                };
                 bytes[at..at + 2].copy_from_slice(&checksum.to_be_bytes());
             }
         }

@@ -2,7 +2,9 @@
 
 use anyhow::Result;
 use aya::maps::{Array, Map, MapData, MapError};
+use bytemuck::Zeroable;
 use dataplane_common::{
+    bucket::Bucket,
     family::{V4, V6},
     flow::Flow,
     headers::{Be16, Be32, Ip6, IpProtocol},
@@ -16,7 +18,10 @@ use dataplane_common::{
         world::World,
     },
 };
-use portway::dataplane::{FamilyMaps, entries};
+use portway::{
+    dataplane::{FamilyMaps, entries},
+    flows,
+};
 
 use super::{BOUND_PORT, CONTAINER_MTU, CONTAINER_PORT, HOST_PORTS, Rig};
 
@@ -103,7 +108,8 @@ impl Tables {
                     bound_ports: map($names.bound_ports)?.try_into()?,
                     local: map($names.local)?.try_into()?,
                     flows: map($names.flows)?.try_into()?,
-                    opening: map($names.opening)?.try_into()?,
+                    buckets: map($names.buckets)?.try_into()?,
+                    port_notes: map($names.port_notes)?.try_into()?,
                     remapped: map($names.remapped)?.try_into()?,
                     foreign: map($names.foreign)?.try_into()?,
                 }
@@ -206,8 +212,18 @@ macro_rules! version {
 
         fn follow(rig: &Rig<'_>, world: &World<Self>) -> Result<()> {
             let maps = &rig.tables.$maps;
-            *world.flows.borrow_mut() = entries(&maps.flows)?.into_iter().collect();
-            *world.opening.borrow_mut() = entries(&maps.opening)?.into_iter().collect();
+            let (mut kept, mut others) = (world.flows.borrow_mut(), world.opening.borrow_mut());
+            kept.clear();
+            others.clear();
+            flows::visit(maps, |key, flow| {
+                let table = if flow.is_kept() {
+                    &mut kept
+                } else {
+                    &mut others
+                };
+                table.insert(*key, *flow);
+                Ok(())
+            })?;
             *world.remapped.borrow_mut() = entries(&maps.remapped)?.into_iter().collect();
             *world.foreign.borrow_mut() = entries(&maps.foreign)?.into_iter().collect();
             Ok(())
@@ -218,11 +234,19 @@ macro_rules! version {
             mut change: impl FnMut(&mut Flow<Self::Address>),
         ) -> Result<()> {
             let maps = &mut rig.tables.$maps;
-            for map in [&mut maps.flows, &mut maps.opening] {
-                for (key, mut flow) in entries(map)? {
-                    change(&mut flow);
-                    map.insert(key, flow, 0)?;
+            for index in 0..maps.buckets.len() {
+                let mut bucket = maps.buckets.get(&index, 0)?;
+                let tags = bucket.tags;
+                for (slot, tag) in bucket.slots.iter_mut().zip(tags) {
+                    if tag != 0 {
+                        change(&mut slot.flow);
+                    }
                 }
+                maps.buckets.set(index, bucket, 0)?;
+            }
+            for (key, mut flow) in entries(&maps.flows)? {
+                change(&mut flow);
+                maps.flows.insert(key, flow, 0)?;
             }
             Ok(())
         }
@@ -240,7 +264,9 @@ macro_rules! version {
                 };
             }
             clear!(maps.flows);
-            clear!(maps.opening);
+            for index in 0..maps.buckets.len() {
+                maps.buckets.set(index, Bucket::zeroed(), 0)?;
+            }
             clear!(maps.remapped);
             clear!(maps.foreign);
             Ok(())

@@ -216,19 +216,19 @@ fn one_identification(with_rules: bool) -> Result<()> {
                 socket(sources[1], Some(targets[1]))?,
             ];
             let sender = Sender::new(CLIENT.ip())?;
-            let send = |seed: usize, way: usize, order: &[usize]| -> Result<()> {
+            let send = |content: &[u8], size: usize, way: usize, order: &[usize]| -> Result<()> {
                 let datagram = Datagram {
                     source: sources[way],
                     destination: targets[way],
                     id: 77,
-                    payload: &content(seed, 4000),
+                    payload: content,
                 };
-                sender.send(HOST.into(), pick(&datagram.fragments(FULL), order))
+                sender.send(HOST.into(), pick(&datagram.fragments(size), order))
             };
             // As fast as can be, in order.
             for burst in 0..100 {
                 for way in [0, 1, 0, 1, 1, 0] {
-                    send(burst, way, &[0, 1, 2])?;
+                    send(&content(burst, 4000), FULL, way, &[0, 1, 2])?;
                 }
                 for client in [0, 1] {
                     for _ in 0..3 {
@@ -237,11 +237,14 @@ fn one_identification(with_rules: bool) -> Result<()> {
                     }
                 }
             }
-            // One after the other, in any order.
-            for (number, order) in orders(3)[..6].iter().cycle().take(120).enumerate() {
-                send(number, number % 2, order)?;
-                expect(&clients[number % 2], &content(number, 4000))
-                    .with_context(|| format!("datagram {number}"))?;
+            // One after the other, in any order, and as narrow as links can be.
+            for (length, size) in [(4000, FULL), (100, 48), (40, 16)] {
+                for (number, order) in orders(3)[..6].iter().cycle().take(120).enumerate() {
+                    let content = content(number, length);
+                    send(&content, size, number % 2, order)?;
+                    expect(&clients[number % 2], &content)
+                        .with_context(|| format!("datagram {number} of {length} bytes"))?;
+                }
             }
             Ok(())
         })

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     family::Family,
     forward::forward,
-    fragment::{self, LIFETIME, Piece},
+    fragment::{self, LIFETIME, MAX_SPANS, Piece},
     headers::{Be16, Ipv4, Ipv6, TcpFlags},
     settings::Admission,
     testing::{
@@ -21,6 +21,8 @@ both_families!(
     a_segment_is_as_well,
     a_datagram_that_is_not_ours_is_the_kernels_in_any_order,
     an_identification_comes_again,
+    an_identification_comes_again_in_mid_datagram,
+    gaps_without_number_do_no_harm,
     datagrams_of_other_identifications_are_apart,
     the_first_of_a_flow_is_told,
     what_no_fragment_can_be_is_left_alone,
@@ -240,25 +242,38 @@ fn a_datagram_that_is_not_ours_is_the_kernels_in_any_order<F: Sample>() {
 }
 
 fn an_identification_comes_again<F: Sample>() {
+    // Also where all fragments begin within a few bytes.
+    for (payload, size) in [(5000, SIZE), (56, 16)] {
+        let ours = Spec {
+            payload,
+            ..request::<F>()
+        };
+        let elsewhere = Spec {
+            destination: (F::HOST, HOST_PORT + 1),
+            ..ours
+        };
+        let mut scene = Scene::<F>::new();
+        for order in orders() {
+            for spec in [ours, elsewhere] {
+                let pieces = cut_by(spec, 5, size);
+                let (sent, left) = scene.play_all(OUTSIDE, order.map(|index| &pieces[index]));
+                if spec.destination == elsewhere.destination {
+                    assert_eq!((sent.len(), left), (0, 4), "{order:?}");
+                } else {
+                    expect_together(sent, at_container(ours));
+                }
+                assert!(scene.world.datagrams.borrow().is_empty(), "forgotten");
+            }
+        }
+    }
+}
+
+fn an_identification_comes_again_in_mid_datagram<F: Sample>() {
     let elsewhere = Spec {
         destination: (F::HOST, HOST_PORT + 1),
         ..request::<F>()
     };
     let mut scene = Scene::<F>::new();
-    for order in orders() {
-        for spec in [request::<F>(), elsewhere] {
-            let pieces = cut(spec, 5);
-            let (sent, left) = scene.play_all(OUTSIDE, order.map(|index| &pieces[index]));
-            if spec.destination == elsewhere.destination {
-                assert_eq!((sent.len(), left), (0, 4), "{order:?}");
-                // What the kernel was told of by early fragments is not counted to the end.
-                scene.world.wait(LIFETIME + 1);
-            } else {
-                expect_together(sent, at_container(request::<F>()));
-            }
-        }
-    }
-    // In order, also where the one before was not complete.
     for spec in [request::<F>(), elsewhere, request::<F>()] {
         let (sent, _) = scene.play_all(OUTSIDE, &cut(spec, 5)[..3]);
         let is_ours = spec.destination != elsewhere.destination;
@@ -341,6 +356,22 @@ fn duplicates_do_not_end_a_datagram<F: Sample>() {
     }
 }
 
+fn gaps_without_number_do_no_harm<F: Sample>() {
+    let mut scene = Scene::<F>::new();
+    let pieces = cut_by(request::<F>(), 5, 128);
+    let (even, odd) = (pieces.iter().step_by(2), pieces.iter().skip(1).step_by(2));
+    assert!(odd.len() > 2 * MAX_SPANS);
+    let (sent, left) = scene.play_all(OUTSIDE, even.chain(odd));
+    assert_eq!(left, 0);
+    expect_together(sent, at_container(request::<F>()));
+    // It is not known to be complete, but does not stand in the way of another one.
+    assert!(!scene.world.datagrams.borrow().is_empty());
+    let (sent, left) = scene.play_all(OUTSIDE, &pieces);
+    assert_eq!(left, 0);
+    expect_together(sent, at_container(request::<F>()));
+    assert!(scene.world.datagrams.borrow().is_empty());
+}
+
 fn a_datagram_is_not_waited_for_forever<F: Sample>() {
     let pieces = cut(request::<F>(), 5);
     for (seconds, sent, left) in [(LIFETIME, 1, 0), (LIFETIME + 1, 0, 1)] {
@@ -371,6 +402,7 @@ fn too_big_a_fragment_leaves_the_datagram_to_the_kernel<F: Sample>() {
                 assert_eq!(sent.len(), 4);
             } else {
                 assert_eq!((sent.len(), left), (0, 4), "{order:?}");
+                assert!(scene.world.datagrams.borrow().is_empty(), "forgotten");
             }
         }
     }
@@ -413,6 +445,7 @@ fn what_cannot_travel_on_is_left_alone<F: Sample>() {
     let order = [3, 2, 0, 1];
     let (sent, left) = scene.play_all(OUTSIDE, order.map(|index: usize| &pieces[index]));
     assert_eq!((sent.len(), left), (0, 4));
+    assert!(scene.world.datagrams.borrow().is_empty(), "forgotten");
 }
 
 fn flows_that_ended_take_their_datagrams_along<F: Sample>() {
@@ -484,6 +517,7 @@ fn no_more_is_held_than_there_is_room_for<F: Sample>() {
     let pieces = cut_by(spec, 5, 512);
     let (sent, left) = scene.play_all(OUTSIDE, pieces.iter().rev());
     assert_eq!((sent.len(), left), (0, pieces.len()));
+    assert!(scene.world.datagrams.borrow().is_empty(), "forgotten");
     let mut scene = Scene::<F>::new();
     let (sent, left) = scene.play_all(OUTSIDE, &pieces);
     assert_eq!((sent.len(), left), (pieces.len(), 0));

@@ -1,0 +1,37 @@
+//! portway measured: against iptables, nftables, docker-proxy, and against what a bare redirect reaches.
+//!
+//! | module | is about |
+//! |---|---|
+//! | [`scenarios`] | the scenarios |
+//! | [`rate`], [`program`] | those about packet rates, and about the time that eBPF programs take |
+//! | [`contenders`] | the names of those who are compared |
+//! | [`plan`], [`runner`] | what a scenario and a contender are; taking the samples |
+//! | [`model`], [`stats`] | what a run has found; medians, spreads, and ratios round by round |
+//! | [`machine`], [`output`] | what it all ran on; where the results go |
+//! | [`bed`], [`ethtool`], [`room`] | a lab in which nothing happens by itself; its interfaces; its conntrack |
+//! | [`way`] | the ways from a published port to the container |
+//! | [`path`] | an open way and its two ends |
+//! | [`sender`], [`frame`], [`cpu`] | sending; what is sent; what time that takes |
+//! | [`object`] | the bench's eBPF programs |
+//! | [`verify`] | is what arrives right? |
+
+pub mod bed;
+pub mod contenders;
+pub mod cpu;
+pub mod ethtool;
+pub mod frame;
+pub mod machine;
+pub mod model;
+pub mod object;
+pub mod output;
+pub mod path;
+pub mod plan;
+pub mod program;
+pub mod rate;
+pub mod room;
+pub mod runner;
+pub mod scenarios;
+pub mod sender;
+pub mod stats;
+pub mod verify;
+pub mod way;
