@@ -10,7 +10,7 @@
 //! kernel has been given in vain is forgotten there without a word, since no ICMP error is sent for a
 //! datagram whose first fragment is missing (RFC 792, RFC 8200 4.5).
 
-use core::ops::DerefMut;
+use core::{hint::black_box, ops::DerefMut};
 
 use crate::{
     family::{Family, Network},
@@ -148,8 +148,6 @@ pub struct Span {
 }
 
 impl Span {
-    const NONE: Self = Self { start: 0, end: 0 };
-
     /// A fragment's payload.
     #[inline(always)]
     fn of<A>(piece: &Piece<A>) -> Self {
@@ -159,20 +157,41 @@ impl Span {
         }
     }
 
-    /// Whether there is no gap between them. An empty one touches what begins with the datagram, to which it
-    /// adds nothing.
+    /// All bits set if there is no gap between them, else none. An empty one touches what begins with the
+    /// datagram, to which it adds nothing.
     #[inline(always)]
-    fn touches(self, other: Self) -> bool {
-        self.start <= other.end && other.start <= self.end
+    fn touches(self, other: Self) -> i64 {
+        let gap_before = i64::from(other.end) - i64::from(self.start);
+        let gap_behind = i64::from(self.end) - i64::from(other.start);
+        !signs(gap_before | gap_behind)
     }
 
+    /// Grown by another one, if `mask` has all bits set; unchanged if it has none.
     #[inline(always)]
-    fn join(self, other: Self) -> Self {
+    fn grown(self, other: Self, mask: i64) -> Self {
+        let before = i64::from(other.start) - i64::from(self.start);
+        let behind = i64::from(self.end) - i64::from(other.end);
         Self {
-            start: self.start.min(other.start),
-            end: self.end.max(other.end),
+            start: (i64::from(self.start) + (before & signs(before) & mask)) as u16,
+            end: (i64::from(self.end) - (behind & signs(behind) & mask)) as u16,
         }
     }
+
+    /// Its bounds where `mask` has bits set.
+    #[inline(always)]
+    fn masked(self, mask: i64) -> Self {
+        Self {
+            start: self.start & mask as u16,
+            end: self.end & mask as u16,
+        }
+    }
+}
+
+/// All bits set for a negative number, none for others: a condition without a branch, which the verifier would
+/// follow both ways. The compiler must not see through it.
+#[inline(always)]
+fn signs(number: i64) -> i64 {
+    black_box(number >> 63)
 }
 
 /// How many spans of a datagram may have come with gaps between them.
@@ -209,7 +228,7 @@ impl Datagram {
     #[inline(always)]
     fn new(way: Way, now: u32) -> Self {
         Self {
-            spans: [Span::NONE; MAX_SPANS],
+            spans: bytemuck::Zeroable::zeroed(),
             total: 0,
             noted_at: now,
             backend: 0,
@@ -248,13 +267,17 @@ impl Datagram {
     #[inline(never)]
     fn cover(&mut self, mut come: Span) -> bool {
         for span in &mut self.spans {
-            if span.touches(come) {
-                come = come.join(*span);
-                *span = Span::NONE;
-            }
+            let touches = span.touches(come);
+            come = come.grown(*span, touches);
+            *span = span.masked(!touches);
         }
-        if let Some(room) = self.spans.iter_mut().find(|span| span.end == 0) {
-            *room = come;
+        let mut to_put = -1;
+        for span in &mut self.spans {
+            let here = signs(i64::from(span.end) - 1) & to_put;
+            let Span { start, end } = come.masked(here);
+            span.start |= start;
+            span.end |= end;
+            to_put &= !here;
         }
         self.total != 0 && come.start == 0 && u32::from(come.end) >= self.total
     }

@@ -2,14 +2,14 @@
 //!
 //! Pointers into the packet are made anew for each access, since helpers invalidate them. Writes go
 //! straight into the packet: the verifier sees them and has the kernel give a cloned skb a head of its
-//! own before the program starts (`bpf_unclone_prologue`). Only the transport checksum goes through a
-//! helper, which knows whether the skb's is unfinished.
+//! own before the program starts (`bpf_unclone_prologue`). Only a transport checksum that nobody has verified
+//! goes through a helper, which knows whether it is unfinished.
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM},
+    bindings::{__sk_buff, BPF_CSUM_LEVEL_QUERY, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM},
     helpers::{
-        bpf_csum_update, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_load_bytes,
+        bpf_csum_level, bpf_csum_update, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_load_bytes,
         bpf_skb_store_bytes, bpf_skb_vlan_pop,
     },
     programs::TcContext,
@@ -19,7 +19,7 @@ use dataplane_common::{
     checksum::ChecksumDelta,
     fragment::{HELD_BYTES, Held},
     headers::{EtherType, Ethernet, IpProtocol, VLAN_ID_MASK},
-    packet::{L4Change, Packet, WriteFault},
+    packet::{L4Change, Packet, WriteFault, update_finished_checksum},
 };
 
 /// Where the IP header begins on links whose frames have an Ethernet header.
@@ -123,6 +123,16 @@ impl<const L3: usize> Skb<L3> {
     #[inline(always)]
     pub fn context(&self) -> &TcContext {
         &self.context
+    }
+
+    /// Whether the transport checksum is finished and has been found right already (`CHECKSUM_UNNECESSARY`), by the
+    /// NIC or by GRO: then nothing else follows the packet's bytes, and no helper is needed to change them.
+    #[inline(always)]
+    fn is_checksum_verified(&self) -> bool {
+        // SAFETY: the context is this program's.
+        let level =
+            unsafe { bpf_csum_level(self.context.as_ptr().cast(), BPF_CSUM_LEVEL_QUERY.into()) };
+        level >= 0
     }
 
     /// Copies the frame into `held`. Returns false, and leaves nothing there, if it does not fit.
@@ -264,6 +274,9 @@ impl<const L3_OFFSET: usize> Packet for Skb<L3_OFFSET> {
         protocol: IpProtocol,
         change: L4Change,
     ) -> Result<(), WriteFault> {
+        if self.is_checksum_verified() {
+            return update_finished_checksum(self, offset, protocol, change);
+        }
         // Size zero in the low bits: the difference is given, not old and new.
         let zero_is_none = if protocol == IpProtocol::UDP {
             u64::from(BPF_F_MARK_MANGLED_0)
