@@ -31,23 +31,23 @@ pub struct Row {
     pub reserved: u8,
 }
 
-/// Where a program is attached.
+/// What is noted of an interface: a program that is attached there, or another change or decision.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct HookKey {
     /// The interface.
     pub ifindex: u32,
-    /// Which program, numbered by the controller.
+    /// What the note is about, numbered by the controller.
     pub role: u32,
 }
 
-/// How a program is attached.
+/// The note: how a program is attached, or what else there is to know.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct Hook {
-    /// Kind of the hook, numbered by the controller.
+    /// Kind of the hook, or of the decision, numbered by the controller.
     pub kind: u32,
-    /// The clsact filter's handle; zero for other kinds.
+    /// The clsact filter's handle; what decided where XDP was decided against; zero else.
     pub handle: u32,
     /// The clsact filter's priority; zero for other kinds.
     pub priority: u16,
@@ -62,13 +62,15 @@ pub struct Record {
     /// The version of portway that loaded it, in UTF-8, filled up with zeros.
     pub version: [u8; 32],
     /// Why flows are admitted as they are, in the same form.
-    pub admission_why: [u8; 188],
+    pub admission_why: [u8; 184],
     /// 1 if conntrack was made liberal about TCP windows here, and is to be strict again one day.
     pub made_liberal: u32,
     /// What the user asked for, numbered by the controller.
     pub admission_request: u32,
     /// Which kind of TC hook the user wants, numbered by the controller.
     pub hook_preference: u32,
+    /// Whether the user wants XDP, numbered by the controller.
+    pub mode: u32,
     /// The network namespace it is in, by inode (lsns(8) shows it).
     pub namespace: u32,
     /// 1 if the external interfaces are those of the default routes, wherever these go.

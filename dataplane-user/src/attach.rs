@@ -1,13 +1,13 @@
-//! Attaching programs and detaching them.
+//! Attaching programs and detaching them; the attaching to XDP is in [`crate::xdp::link`].
 //!
-//! A TCX link is pinned, so it outlives the command that made it and goes when its pin goes. A clsact
+//! A TCX or XDP link is pinned, so it outlives the command that made it and goes when its pin goes. A clsact
 //! filter stays by itself; what is needed to find it again is noted in the hooks map.
 
 use std::{fs, io, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
 use aya::programs::{
-    ProgramError, SchedClassifier, TcAttachType,
+    ProgramError, ProgramInfo, SchedClassifier, TcAttachType,
     links::{FdLink, LinkOrder, PinnedLink},
     tc::{
         NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
@@ -57,7 +57,7 @@ impl Hooks<'_> {
             .iter()
             .find(|there| there.ifindex == ifindex && there.role == role);
         if let Some(there) = noted {
-            if self.is_alive(there, &name).await? {
+            if self.is_alive(there).await? {
                 return Ok(());
             }
             // An interface that was in another namespace meanwhile has kept its index and lost its
@@ -66,8 +66,8 @@ impl Hooks<'_> {
         }
         match preference {
             Preference::Clsact => self.attach_clsact(ifindex, &name, role).await,
-            Preference::Tcx => self.attach_tcx(ifindex, &name, role),
-            Preference::Auto => match self.attach_tcx(ifindex, &name, role) {
+            Preference::Tcx => self.attach_tcx(ifindex, &name, role).await,
+            Preference::Auto => match self.attach_tcx(ifindex, &name, role).await {
                 Err(error) if is_unsupported(&error) => {
                     self.attach_clsact(ifindex, &name, role).await
                 }
@@ -94,9 +94,13 @@ impl Hooks<'_> {
 
     /// Takes a program off its interface, along with a clsact qdisc that came with it. An interface that
     /// is gone has taken everything with it.
-    async fn detach(&mut self, attached: &Attached) -> anyhow::Result<()> {
+    pub(crate) async fn detach(&mut self, attached: &Attached) -> anyhow::Result<()> {
         match attached.kind {
-            Kind::Tcx => self.detach_tcx(attached).await?,
+            Kind::Tcx => self.detach_link(attached.ifindex, attached.role).await?,
+            Kind::Xdp | Kind::XdpGeneric => {
+                self.detach_link(attached.ifindex, attached.role).await?;
+                self.dataplane.clear_xdp_interface(attached.ifindex)?;
+            }
             Kind::Clsact => {
                 if let Ok(name) = interface_name(attached.ifindex) {
                     detach_clsact(&name, attached)?;
@@ -112,13 +116,13 @@ impl Hooks<'_> {
             .context("cannot take a note off the hooks map")
     }
 
-    fn attach_tcx(&mut self, ifindex: u32, name: &str, role: Role) -> anyhow::Result<()> {
+    async fn attach_tcx(&mut self, ifindex: u32, name: &str, role: Role) -> anyhow::Result<()> {
         let mut program = SchedClassifier::from_pin(self.instance.program(role.program()))?;
         let pin = self.link_pin(ifindex, role);
         // Left by a command that was killed right here, or by an interface that is gone.
         let mut is_attached = false;
         if let Ok(left) = PinnedLink::from_pin(&pin) {
-            is_attached = is_tcx_attached(name, role, program.info()?.id())?;
+            is_attached = self.is_linked(ifindex, role).await?;
             if !is_attached {
                 left.unpin()?;
             }
@@ -135,26 +139,20 @@ impl Hooks<'_> {
         self.note(ifindex, role, note(Kind::Tcx))
     }
 
-    async fn detach_tcx(&mut self, attached: &Attached) -> anyhow::Result<()> {
-        match fs::remove_file(self.link_pin(attached.ifindex, attached.role)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(error).context("cannot remove the pin of a link");
-            }
-            _ => {}
+    /// Removes a link's pin and waits until its program is gone from the interface.
+    pub(crate) async fn detach_link(&self, ifindex: u32, role: Role) -> anyhow::Result<()> {
+        match fs::remove_file(self.link_pin(ifindex, role)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            result => result.context("cannot remove the pin of a link")?,
         }
         // The kernel lets go of a link some time after its last pin. Until then the program runs, and
         // cannot be attached there again.
-        let Ok(program) = SchedClassifier::from_pin(self.instance.program(attached.role.program()))
-        else {
-            return Ok(());
-        };
-        let id = program.info()?.id();
         let deadline = Instant::now() + DETACH_PATIENCE;
-        while let Ok(name) = interface_name(attached.ifindex)
-            && is_tcx_attached(&name, attached.role, id).unwrap_or(false)
+        while let Ok(name) = interface_name(ifindex)
+            && self.is_linked(ifindex, role).await.unwrap_or(false)
         {
             if Instant::now() > deadline {
-                bail!("{} does not go from {name}", attached.role.program());
+                bail!("{} does not go from {name}", role.program());
             }
             sleep(DETACH_INTERVAL).await;
         }
@@ -187,7 +185,8 @@ impl Hooks<'_> {
         self.note(ifindex, role, hook)
     }
 
-    fn note(&mut self, ifindex: u32, role: Role, hook: Hook) -> anyhow::Result<()> {
+    /// Notes how a role's program is attached.
+    pub(crate) fn note(&mut self, ifindex: u32, role: Role, hook: Hook) -> anyhow::Result<()> {
         self.dataplane
             .hooks
             .insert(key(ifindex, role), hook, 0)
@@ -195,12 +194,10 @@ impl Hooks<'_> {
     }
 
     /// Whether a noted program is really there.
-    async fn is_alive(&self, attached: &Attached, name: &str) -> anyhow::Result<bool> {
+    pub(crate) async fn is_alive(&self, attached: &Attached) -> anyhow::Result<bool> {
         match attached.kind {
-            Kind::Tcx => {
-                let program =
-                    SchedClassifier::from_pin(self.instance.program(attached.role.program()))?;
-                is_tcx_attached(name, attached.role, program.info()?.id())
+            Kind::Tcx | Kind::Xdp | Kind::XdpGeneric => {
+                self.is_linked(attached.ifindex, attached.role).await
             }
             Kind::Clsact => {
                 let is_ingress = attached.role.direction() == TcAttachType::Ingress;
@@ -211,15 +208,27 @@ impl Hooks<'_> {
         }
     }
 
-    fn link_pin(&self, ifindex: u32, role: Role) -> PathBuf {
+    /// Whether a role's program is on an interface, not by way of clsact.
+    async fn is_linked(&self, ifindex: u32, role: Role) -> anyhow::Result<bool> {
+        let id = self.program_id(role)?;
+        if role == Role::Xdp {
+            return Ok(self.netlink.xdp_programs(ifindex).await?.contains(&id));
+        }
+        let name = interface_name(ifindex)?;
+        let (_, programs) = SchedClassifier::query_tcx(&name, role.direction())?;
+        Ok(programs.iter().any(|there| there.id() == id))
+    }
+
+    /// The id of a role's program.
+    pub(crate) fn program_id(&self, role: Role) -> anyhow::Result<u32> {
+        Ok(ProgramInfo::from_pin(self.instance.program(role.program()))?.id())
+    }
+
+    /// Where a role's link at an interface is pinned.
+    pub(crate) fn link_pin(&self, ifindex: u32, role: Role) -> PathBuf {
         let name = format!("{}-{ifindex}", role.program());
         self.instance.links().join(name)
     }
-}
-
-fn is_tcx_attached(name: &str, role: Role, program: u32) -> anyhow::Result<bool> {
-    let (_, programs) = SchedClassifier::query_tcx(name, role.direction())?;
-    Ok(programs.iter().any(|there| there.id() == program))
 }
 
 fn detach_clsact(name: &str, attached: &Attached) -> anyhow::Result<()> {
@@ -269,7 +278,8 @@ fn key(ifindex: u32, role: Role) -> HookKey {
     }
 }
 
-fn note(kind: Kind) -> Hook {
+/// The note of a link.
+pub(crate) fn note(kind: Kind) -> Hook {
     Hook {
         kind: kind as u32,
         handle: 0,

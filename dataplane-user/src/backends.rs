@@ -15,13 +15,15 @@ use crate::{
 };
 
 impl Dataplane {
-    /// Ends all flows of a backend: their generation is no longer its.
+    /// Ends all flows of a backend: their generation is no longer its. XDP does not reach it any more, either,
+    /// until it is let to where the backend is next.
     pub fn end_backend(&mut self, number: u32) -> anyhow::Result<()> {
         let mut backend = self.backends.get(&number, 0)?;
         backend.generation = 0;
         self.backends
             .set(number, backend, 0)
-            .context("cannot write a backend")
+            .context("cannot write a backend")?;
+        self.set_device(number, None)
     }
 
     /// Prepares a backend for another place: dead, but complete. Returns the generation by which it is to

@@ -10,18 +10,18 @@ use std::{
 use anyhow::{Context as _, anyhow, bail};
 use aya::{
     EbpfLoader, Pod,
-    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
+    maps::{Array, DevMap, HashMap, Map, MapData, MapError, PerCpuArray},
     programs::{ProgramError, SchedClassifier, Xdp},
 };
 use dataplane_common::{
     bucket::Bucket,
     flow::{Flow, FlowKey, OuterTuple},
-    headers::{Be16, Be32, Ip6},
-    layout::{LESS_V6, buckets, constants, maps, programs, spilled},
+    headers::{Be16, Be32, Ip6, Mac},
+    layout::{LESS_V6, MAX_XDP_INTERFACES, buckets, constants, maps, programs, spilled},
     published::{Backend, BoundPort, PORT_SLOTS, PortNotes, PortSlot, Traffic},
     reason::Counter,
     registry::{Hook, HookKey, Record, Row},
-    settings::Settings,
+    settings::{Settings, XdpInterface, xdp_slot},
     state::Timeouts,
 };
 
@@ -58,6 +58,10 @@ pub struct Dataplane {
     pub hooks: HashMap<MapData, HookKey, Hook>,
     /// How this instance was loaded.
     pub record: Array<MapData, Record>,
+    /// The interfaces by which XDP reaches containers.
+    devices: DevMap<MapData>,
+    /// The interfaces that XDP is taken at.
+    xdp_interfaces: Array<MapData, XdpInterface>,
 }
 
 /// The maps that an IP version with addresses `A` has for itself.
@@ -243,6 +247,8 @@ impl Dataplane {
             rows: open(instance, maps::ROWS, None)?,
             hooks: open(instance, maps::HOOKS, None)?,
             record: open(instance, maps::RECORD, Some(1))?,
+            devices: open(instance, maps::DEVICES, None)?,
+            xdp_interfaces: open(instance, maps::XDP_INTERFACES, Some(MAX_XDP_INTERFACES))?,
         })
     }
 
@@ -288,9 +294,67 @@ impl Dataplane {
             .context("cannot write the settings")
     }
 
-    /// A counter's sum over all CPUs.
+    /// A counter's sum over all CPUs. What XDP has forwarded, which the programs count apart, is among what was
+    /// forwarded.
     pub fn counter(&self, counter: Counter) -> Result<u64, MapError> {
-        Ok(self.counters.get(&(counter as u32), 0)?.iter().sum())
+        let count = self.counters.get(&(counter as u32), 0)?.iter().sum();
+        Ok(match counter {
+            Counter::Forwarded => count + self.counter(Counter::ForwardedByXdp)?,
+            _ => count,
+        })
+    }
+
+    /// The interface by which XDP reaches a backend.
+    pub fn device(&self, backend: u32) -> anyhow::Result<Option<u32>> {
+        match self.devices.get(backend, 0) {
+            Ok(device) => Ok(Some(device.if_index)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(error).context("cannot read an interface for XDP"),
+        }
+    }
+
+    /// Lets XDP reach a backend by this interface, or not at all; writes nothing where nothing changes.
+    pub fn set_device(&mut self, backend: u32, ifindex: Option<u32>) -> anyhow::Result<()> {
+        if self.device(backend)? == ifindex {
+            return Ok(());
+        }
+        // The kernel takes zero for none (`__dev_map_update_elem`, kernel/bpf/devmap.c).
+        self.devices
+            .set(backend, ifindex.unwrap_or(0), None, 0)
+            .context("cannot write an interface for XDP")
+    }
+
+    /// The interface that has the slot of this one in the table of those with XDP.
+    pub fn xdp_slot_owner(&self, ifindex: u32) -> anyhow::Result<Option<u32>> {
+        let slot = self.xdp_interfaces.get(&xdp_slot(ifindex), 0)?;
+        Ok((slot.ifindex != 0).then_some(slot.ifindex))
+    }
+
+    /// Tells the XDP program which frames on an interface are the host's; writes nothing where nothing
+    /// changes.
+    pub fn write_xdp_interface(&mut self, ifindex: u32, mac: Mac) -> anyhow::Result<()> {
+        let interface = XdpInterface {
+            ifindex,
+            mac,
+            reserved: 0,
+        };
+        let slot = xdp_slot(ifindex);
+        if self.xdp_interfaces.get(&slot, 0)? == interface {
+            return Ok(());
+        }
+        self.xdp_interfaces
+            .set(slot, interface, 0)
+            .context("cannot write an interface with XDP")
+    }
+
+    /// Has it know nothing of an interface any more.
+    pub fn clear_xdp_interface(&mut self, ifindex: u32) -> anyhow::Result<()> {
+        if self.xdp_slot_owner(ifindex)? != Some(ifindex) {
+            return Ok(());
+        }
+        self.xdp_interfaces
+            .set(xdp_slot(ifindex), XdpInterface::default(), 0)
+            .context("cannot write an interface with XDP")
     }
 
     /// A backend's traffic, summed over all CPUs.

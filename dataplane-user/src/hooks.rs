@@ -1,10 +1,16 @@
 //! What is attached where: roles of interfaces, kinds of hooks, and the notes of both.
 
-use std::{collections::BTreeSet, fmt};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+};
 
 use anyhow::{Context as _, anyhow};
 use aya::programs::TcAttachType;
-use dataplane_common::{layout::programs, registry::Hook};
+use dataplane_common::{
+    layout::programs,
+    registry::{Hook, HookKey},
+};
 use nix::net::if_::{if_indextoname, if_nametoindex};
 
 use crate::{
@@ -29,12 +35,15 @@ pub enum Role {
     /// Where packets to a container leave the host, if the kernel is to admit them: the other side of
     /// [`Role::Container`].
     Admit = 6,
+    /// [`Role::External`] in XDP, in front of it.
+    Xdp = 7,
 }
 
 impl Role {
     /// All of them, in the order in which they are to be detached: nothing may come in any more when the
     /// programs that translate replies go.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
+        Self::Xdp,
         Self::External,
         Self::ExternalL3,
         Self::Admit,
@@ -60,10 +69,13 @@ impl Role {
         Self::ALL.into_iter().find(|role| *role as u32 == number)
     }
 
-    /// Which side of the interface its program is on.
+    /// Which side of the interface its program is on; of TC, unless it is in XDP, which comes before TC's
+    /// ingress.
     pub fn direction(self) -> TcAttachType {
         match self {
-            Self::External | Self::ExternalL3 | Self::Container => TcAttachType::Ingress,
+            Self::External | Self::ExternalL3 | Self::Container | Self::Xdp => {
+                TcAttachType::Ingress
+            }
             Self::Egress | Self::EgressL3 | Self::Admit => TcAttachType::Egress,
         }
     }
@@ -77,6 +89,7 @@ impl Role {
             Self::Egress => programs::EGRESS,
             Self::EgressL3 => programs::EGRESS_L3,
             Self::Admit => programs::ADMIT,
+            Self::Xdp => programs::XDP,
         }
     }
 }
@@ -89,11 +102,15 @@ pub enum Kind {
     Tcx = 1,
     /// A filter at the clsact qdisc.
     Clsact = 2,
+    /// An XDP link, the program in the driver.
+    Xdp = 3,
+    /// An XDP link, the program after the driver.
+    XdpGeneric = 4,
 }
 
 impl Kind {
     fn from_number(number: u32) -> Option<Self> {
-        [Self::Tcx, Self::Clsact]
+        [Self::Tcx, Self::Clsact, Self::Xdp, Self::XdpGeneric]
             .into_iter()
             .find(|kind| *kind as u32 == number)
     }
@@ -104,6 +121,8 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Self::Tcx => "tcx",
             Self::Clsact => "clsact",
+            Self::Xdp => "xdp",
+            Self::XdpGeneric => "xdp-generic",
         })
     }
 }
@@ -161,6 +180,50 @@ pub fn attached(dataplane: &Dataplane) -> anyhow::Result<Vec<Attached>> {
             })
         })
         .collect())
+}
+
+/// What else the hooks map notes of interfaces, with numbers that are no [`Role`]'s.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Note {
+    /// Why an external interface has no XDP program, as [`Declined`] has it.
+    ///
+    /// [`Declined`]: crate::xdp::choice::Declined
+    XdpDeclined = 64,
+    /// The container behind this interface has had its GRO turned on.
+    Gro = 65,
+}
+
+/// All notes of one kind by interface; some of these may be gone.
+pub fn notes(dataplane: &Dataplane, note: Note) -> anyhow::Result<HashMap<u32, Hook>> {
+    let notes = entries(&dataplane.hooks)?.into_iter();
+    Ok(notes
+        .filter(|(key, _)| key.role == note as u32)
+        .map(|(key, hook)| (key.ifindex, hook))
+        .collect())
+}
+
+/// Writes a note.
+pub fn write_note(
+    dataplane: &mut Dataplane,
+    ifindex: u32,
+    note: Note,
+    hook: Hook,
+) -> anyhow::Result<()> {
+    let role = note as u32;
+    dataplane
+        .hooks
+        .insert(HookKey { ifindex, role }, hook, 0)
+        .context("cannot take a note")
+}
+
+/// Removes a note.
+pub fn remove_note(dataplane: &mut Dataplane, ifindex: u32, note: Note) -> anyhow::Result<()> {
+    let role = note as u32;
+    dataplane
+        .hooks
+        .remove(&HookKey { ifindex, role })
+        .context("cannot remove a note")
 }
 
 /// The interfaces that clients come in by, according to the hooks map; some may be gone.

@@ -20,6 +20,7 @@
 //! | [`text`] | text in the maps' fields of fixed size |
 //! | [`hooks`] | what is attached where |
 //! | [`attach`] | attaching and detaching |
+//! | [`xdp`] | XDP in front of TC: where, why, and what containers need for it |
 //! | [`dataplane`] | the pinned programs and maps |
 //! | [`batch`] | maps read by thousands of entries at a time |
 //! | [`flows`], [`liveness`], [`collector`] | reading flows; which are over; removing them |
@@ -67,3 +68,4 @@ pub mod signals;
 pub mod spec;
 pub mod text;
 pub mod trace;
+pub mod xdp;

@@ -20,12 +20,13 @@ use crate::{
     foreign::note_foreign,
     hooks::{self, Attached, Keep, Preference, Role},
     instance::{Instance, Lock},
-    netlink::{Netlink, network::Network, watch::Interest},
+    netlink::{Netlink, netdev, network::Network, watch::Interest},
     placement::Placer,
     plan::{Wanted, diff, location_of},
     ports,
     publication::Publication,
     rows::{self, Row, State, Waiting},
+    xdp::{choice::Mode, containers::Containers, external::External},
 };
 
 /// What happened to a publication, for people to read.
@@ -85,6 +86,8 @@ pub struct Reconciler {
     /// The kernel's network configuration.
     pub netlink: Netlink,
     preference: Preference,
+    mode: Mode,
+    containers: Containers,
 }
 
 impl Reconciler {
@@ -94,6 +97,8 @@ impl Reconciler {
         Ok(Self {
             instance,
             preference: Preference::from_number(record.hook_preference),
+            mode: Mode::from_number(record.mode),
+            containers: Containers::default(),
             dataplane,
             netlink: Netlink::connect()?,
         })
@@ -112,6 +117,18 @@ impl Reconciler {
             .update_record(|record| record.hook_preference = preference as u32)
     }
 
+    /// Whether XDP is wanted.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// From now on wants XDP, or not, and lets later commands do so too.
+    pub fn set_mode(&mut self, mode: Mode) -> anyhow::Result<()> {
+        self.mode = mode;
+        self.dataplane
+            .update_record(|record| record.mode = mode as u32)
+    }
+
     /// Notes, for later commands, whether the external interfaces are those of the default routes.
     pub fn set_follows_default_routes(&mut self, follows: bool) -> anyhow::Result<()> {
         self.dataplane
@@ -128,16 +145,17 @@ impl Reconciler {
         self.sync_addresses(&network)?;
         let attached = hooks::attached(&self.dataplane)?;
         let mut keep = Keep::default();
-        for ifindex in desired.external {
-            let link = network.links.get(&ifindex);
-            let Some(framing) = link.and_then(|link| link.framing) else {
-                continue;
-            };
+        let mut external = desired.external;
+        let framing = |ifindex| network.links.get(&ifindex).and_then(|link| link.framing);
+        external.retain(|ifindex| framing(*ifindex).is_some());
+        for (ifindex, framing) in external.iter().filter_map(|at| Some((*at, framing(*at)?))) {
             for role in Role::external(framing) {
                 self.attach(&attached, ifindex, role).await?;
                 keep.insert((role, ifindex));
             }
         }
+        self.attach_xdp(&network, &external, &attached, &mut keep)
+            .await?;
 
         let rows = rows::read(&self.dataplane)?;
         let placer = Placer {
@@ -160,6 +178,9 @@ impl Reconciler {
         self.bring_about(&network, &rows, wanted, &mut outcome.events)?;
 
         self.hooks().detach_others(&keep).await?;
+        self.containers
+            .sync(&mut self.dataplane, &self.netlink, &network)
+            .await?;
         Ok(outcome)
     }
 
@@ -184,6 +205,28 @@ impl Reconciler {
             self.advance_epoch()?;
         }
         Ok(())
+    }
+
+    /// Attaches XDP's program to external interfaces, where it is the choice.
+    async fn attach_xdp(
+        &mut self,
+        network: &Network,
+        interfaces: &BTreeSet<u32>,
+        attached: &[Attached],
+        keep: &mut Keep,
+    ) -> anyhow::Result<()> {
+        let features = match self.mode {
+            Mode::Tc => None,
+            _ => netdev::xdp_features()?,
+        };
+        let mode = self.mode;
+        let mut external = External {
+            hooks: self.hooks(),
+            network,
+            features: features.as_ref(),
+            mode,
+        };
+        external.sync(interfaces, attached, keep).await
     }
 
     /// Attaches programs wherever a container is. A container whose interface does not take them stays on

@@ -66,7 +66,7 @@ impl Container {
         netns.ip(&format!("route add default via {GATEWAY}"))?;
         netns.ip(&format!("route add default via {GATEWAY_V6}"))?;
         Ok(Self {
-            netns,
+            netns: netns.on(host),
             address,
             veth,
             address_v6,

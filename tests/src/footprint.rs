@@ -13,6 +13,8 @@ use aya::{
     programs::{ProgramInfo, links::LinkInfo, loaded_links, loaded_programs},
 };
 
+use portway::netlink::netdev::{XdpFeatures, xdp_features};
+
 use crate::{
     host::Host,
     wait::{self, PATIENCE},
@@ -37,6 +39,11 @@ pub struct Footprint {
     links: BTreeSet<u32>,
     /// The qdiscs portway's programs may hang on.
     clsact: Vec<String>,
+    /// The interfaces with an XDP program.
+    xdp: Vec<String>,
+    /// The veths, by index, that take frames from XDP, because somebody has turned their peers' GRO on. None
+    /// where the kernel does not tell (before Linux 6.3).
+    gro: BTreeSet<u32>,
 }
 
 impl Footprint {
@@ -47,6 +54,8 @@ impl Footprint {
     pub fn of(host: &Host) -> Result<Self> {
         let mut found = Self {
             clsact: clsact(host)?,
+            xdp: xdp(host)?,
+            gro: gro(host)?,
             ..Self::default()
         };
         let bpffs = host.file(BPFFS);
@@ -87,6 +96,8 @@ impl Footprint {
             && self.programs.is_empty()
             && self.links.is_empty()
             && self.clsact.is_empty()
+            && self.xdp.is_empty()
+            && self.gro.is_empty()
     }
 
     /// How many programs are loaded.
@@ -129,8 +140,8 @@ impl fmt::Display for Footprint {
         let pins: Vec<_> = self.pins.iter().filter_map(|pin| pin.file_name()).collect();
         write!(
             f,
-            "pins {pins:?}, maps {:?}, programs {:?}, links {:?}, qdiscs {:?}",
-            self.maps, self.programs, self.links, self.clsact
+            "pins {pins:?}, maps {:?}, programs {:?}, links {:?}, qdiscs {:?}, XDP {:?}, GRO {:?}",
+            self.maps, self.programs, self.links, self.clsact, self.xdp, self.gro
         )
     }
 }
@@ -164,6 +175,28 @@ fn collect(folder: &Path, paths: &mut Vec<PathBuf>) -> Result<()> {
         paths.push(path);
     }
     Ok(())
+}
+
+/// The lines of `ip link show` about interfaces with an XDP program.
+fn xdp(host: &Host) -> Result<Vec<String>> {
+    let links = host.ip("-o link show")?;
+    let with_xdp = links.lines().filter(|line| line.contains("prog/xdp"));
+    Ok(with_xdp.map(str::to_owned).collect())
+}
+
+fn gro(host: &Host) -> Result<BTreeSet<u32>> {
+    // Other devices take frames as they are.
+    let veths = host.ip("-o link show type veth")?;
+    let veths: BTreeSet<u32> = veths
+        .lines()
+        .filter_map(|line| line.split(':').next()?.parse().ok())
+        .collect();
+    let features = host.run(xdp_features)?.unwrap_or_default().into_iter();
+    Ok(features
+        .filter(|(_, features)| features.has(XdpFeatures::TARGET))
+        .map(|(ifindex, _)| ifindex)
+        .filter(|ifindex| veths.contains(ifindex))
+        .collect())
 }
 
 /// The lines of `tc qdisc show` about clsact.

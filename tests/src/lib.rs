@@ -6,7 +6,7 @@
 //! | [`lab`] | the lab as a whole: an outside client and the host under test |
 //! | [`netns`] | a network namespace |
 //! | [`host`] | the host's network, mount and PID namespaces, and how they vanish |
-//! | [`tun`] | a link without Ethernet |
+//! | [`tun`] | a link without Ethernet, or with a driver that has native XDP |
 //! | [`process`] | a command inside a namespace |
 //! | [`daemon`] | one that runs until it is told to end |
 //! | [`container`] | a container without Docker |

@@ -66,6 +66,15 @@ impl Netns {
         }
     }
 
+    /// The same network namespace, with its commands in the mount and PID namespaces of `host`, where the
+    /// host's other processes find it by them.
+    pub(crate) fn on(&self, host: &Self) -> Self {
+        Self {
+            net: Arc::clone(&self.net),
+            init: host.init.clone(),
+        }
+    }
+
     /// Runs `work` inside, on a thread of its own, and waits for it. Sockets made by it stay inside.
     ///
     /// # Errors
@@ -158,13 +167,10 @@ impl Netns {
     /// What the child does before it executes its program. Only system calls: it runs after a fork
     /// of a process with many threads.
     pub(crate) fn before_exec(&self) -> io::Result<()> {
-        match &self.init {
-            Some(init) => setns(
-                init.as_fd(),
-                CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS,
-            )?,
-            None => setns(self.net.as_fd(), CloneFlags::CLONE_NEWNET)?,
+        if let Some(init) = &self.init {
+            setns(init.as_fd(), CloneFlags::CLONE_NEWNS)?;
         }
+        setns(self.net.as_fd(), CloneFlags::CLONE_NEWNET)?;
         Ok(())
     }
 }

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 mod json;
 
-pub use json::{Admission, External, Flow, Port, Status, Used};
+pub use json::{Admission, External, Flow, Port, Status, Used, Xdp};
 
 use crate::{
     daemon::Daemon,

@@ -13,6 +13,8 @@ pub enum Requirement {
     Root,
     /// A kernel that runs TC programs, with its `ip`, `tc` and `iptables`.
     Kernel,
+    /// ethtool, for the offloads of links.
+    Ethtool,
     /// dockerd and what the lab's image is made of.
     Docker,
     /// The program under test.
@@ -25,6 +27,7 @@ impl Requirement {
         match self {
             Self::Root => (!geteuid().is_root()).then(|| "not root".to_owned()),
             Self::Kernel => kernel(),
+            Self::Ethtool => missing_program(&["ethtool"]),
             Self::Docker => missing_program(&["dockerd", "containerd", "docker", "ldd", "tar"])
                 .or_else(|| image::busybox().err().map(|error| error.to_string())),
             Self::Portway => portway::program().err().map(|error| error.to_string()),
@@ -37,6 +40,7 @@ impl fmt::Display for Requirement {
         f.write_str(match self {
             Self::Root => "root",
             Self::Kernel => "kernel",
+            Self::Ethtool => "ethtool",
             Self::Docker => "docker",
             Self::Portway => "portway",
         })

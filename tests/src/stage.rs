@@ -137,7 +137,9 @@ impl<'b> Stage<'b> {
                 .seen("with portway", "fast path", "not touched, as it should be");
         } else {
             ensure!(used.both_ways(), "the fast path was not used: {used:?}");
-            let Used { forwarded, replied } = used;
+            let Used {
+                forwarded, replied, ..
+            } = used;
             let outcome = format!("{forwarded} packets forwarded, {replied} replied");
             self.report.seen("with portway", "fast path", &outcome);
         }

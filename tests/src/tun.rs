@@ -1,9 +1,13 @@
-//! A link without Ethernet: two tun devices, and a thread that carries packets from each to the other.
+//! A link made of two tun devices, without Ethernet, or tap devices, with it, and a thread that carries packets
+//! from each to the other.
 
 use std::{
     fs::File,
     io::{Read as _, Write as _},
-    os::fd::{AsFd as _, AsRawFd as _},
+    os::{
+        fd::{AsFd as _, AsRawFd as _},
+        unix::fs::OpenOptionsExt as _,
+    },
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -23,6 +27,15 @@ use crate::netns::Netns;
 /// How often the thread looks whether it is still wanted, in milliseconds.
 const TICK: u16 = 20;
 
+/// What a packet on the link begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The IP header.
+    Tun,
+    /// The Ethernet header. Its driver has native XDP, and its packets have finished checksums.
+    Tap,
+}
+
 /// The link; it goes when this is dropped.
 #[derive(Debug)]
 pub struct Tunnel {
@@ -35,8 +48,8 @@ impl Tunnel {
     ///
     /// # Errors
     /// The kernel has no tun devices.
-    pub fn new(name: &str, one: &Netns, other: &Netns) -> Result<Self> {
-        let files = [device(name, one)?, device(name, other)?];
+    pub fn new(kind: Kind, name: &str, one: &Netns, other: &Netns) -> Result<Self> {
+        let files = [device(kind, name, one)?, device(kind, name, other)?];
         let is_over = Arc::new(AtomicBool::new(false));
         let carrier = thread::spawn({
             let is_over = Arc::clone(&is_over);
@@ -77,12 +90,18 @@ fn carry(mut files: [File; 2], is_over: &AtomicBool) {
     }
 }
 
-/// A tun device without a header of its own before its packets.
-fn device(name: &str, netns: &Netns) -> Result<File> {
+/// A device without a header of its own before its packets.
+fn device(kind: Kind, name: &str, netns: &Netns) -> Result<File> {
+    let flag = match kind {
+        Kind::Tun => libc::IFF_TUN,
+        Kind::Tap => libc::IFF_TAP,
+    };
     let file = netns.run(|| {
+        // A write that may wait is not given to the driver's XDP (`tun_can_build_skb`, drivers/net/tun.c).
         let file = File::options()
             .read(true)
             .write(true)
+            .custom_flags(libc::O_NONBLOCK)
             .open("/dev/net/tun")
             .context("cannot open /dev/net/tun")?;
         // SAFETY: integers and arrays of them, which may be zero.
@@ -90,7 +109,7 @@ fn device(name: &str, netns: &Netns) -> Result<File> {
         for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
             *to = from.cast_signed();
         }
-        request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as i16;
+        request.ifr_ifru.ifru_flags = (flag | libc::IFF_NO_PI) as i16;
         // SAFETY: TUNSETIFF takes an ifreq, which outlives the call.
         let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &request) };
         Errno::result(result).context("cannot make a tun device")?;

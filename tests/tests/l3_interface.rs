@@ -14,7 +14,7 @@ use portway_tests::{
     lab::Lab,
     packets::{Errors, icmp_error, segment, send},
     portway::Portway,
-    tun::Tunnel,
+    tun::{Kind, Tunnel},
 };
 
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 97, 0, 1);
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
 
 /// A tunnel between the lab's host and its client.
 fn dig(lab: &Lab) -> Result<Tunnel> {
-    let tunnel = Tunnel::new("tun0", &lab.host, &lab.client)?;
+    let tunnel = Tunnel::new(Kind::Tun, "tun0", &lab.host, &lab.client)?;
     for (netns, own, peer) in [(&*lab.host, HOST, CLIENT), (&lab.client, CLIENT, HOST)] {
         netns.ip(&format!("address add {own} peer {peer} dev tun0"))?;
     }

@@ -82,6 +82,7 @@ fn udp() -> Result<()> {
     ensure!(
         used == Used {
             forwarded: all,
+            by_xdp: 0,
             replied: all
         },
         "{COUNT} datagrams each way, but {used:?}"

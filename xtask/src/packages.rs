@@ -43,7 +43,7 @@ pub enum Manager {
 }
 
 /// Every program the lab and the tests call, beside portway's own.
-pub static PROGRAMS: [Program; 9] = [
+pub static PROGRAMS: [Program; 10] = [
     Program {
         purpose: "the lab's private Docker daemon",
         ..Program::new(
@@ -97,6 +97,15 @@ pub static PROGRAMS: [Program; 9] = [
             "tc",
             &["iproute2"],
             ["iproute-tc", "iproute2", "iproute2", "iproute2-tc"],
+        )
+    },
+    Program {
+        purpose: "the tests of XDP",
+        optional: true,
+        ..Program::new(
+            "ethtool",
+            &["ethtool"],
+            ["ethtool", "ethtool", "ethtool", "ethtool"],
         )
     },
     Program {

@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use serde::Deserialize;
+use clap::{Args, Parser, Subcommand};
 
-use crate::{admission::Request, hooks::Preference, instance::Instance};
+use crate::{admission::Request, hooks::Preference, instance::Instance, xdp::choice::Mode};
 
 /// eBPF fast path for published container ports.
 ///
@@ -63,7 +62,7 @@ pub struct LoadArgs {
     #[arg(long, value_name = "IF")]
     pub external: Vec<String>,
 
-    /// Which kind of program to use. [default: auto]
+    /// Where to take packets from outside. [default: auto]
     #[arg(long, value_enum)]
     pub mode: Option<Mode>,
 
@@ -117,18 +116,6 @@ pub struct OutputArgs {
     /// Print JSON, for programs.
     #[arg(long)]
     pub json: bool,
-}
-
-/// Which kind of program to use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// What is best here: for now, TC.
-    Auto,
-    /// XDP: not supported yet.
-    Xdp,
-    /// TC.
-    Tc,
 }
 
 #[cfg(test)]

@@ -7,9 +7,9 @@ use serde::Deserialize;
 
 use super::{
     UsageError,
-    args::{LoadArgs, Mode, RunArgs},
+    args::{LoadArgs, RunArgs},
 };
-use crate::{admission::Request, hooks::Preference};
+use crate::{admission::Request, hooks::Preference, xdp::choice::Mode};
 
 /// The file's content: the flags of `run`, by their names.
 #[derive(Debug, Default, Deserialize)]
@@ -104,11 +104,12 @@ mod tests {
     #[test]
     fn every_flag_has_its_key() {
         let args = read(
-            "external = [\"eth0\", \"eth1\"]\nmode = \"tc\"\nadmission = \"direct\"\ntc-hook = \"clsact\"\n\
+            "external = [\"eth0\", \"eth1\"]\nmode = \"xdp-generic\"\nadmission = \"direct\"\ntc-hook = \"clsact\"\n\
              max-flows = 4096\ndocker = \"/run/docker.sock\"\npublish = [\"9000:10.0.0.2:80\"]\n",
         )
         .expect("a good file");
         assert_eq!(args.external, ["eth0", "eth1"]);
+        assert_eq!(args.mode, Some(Mode::XdpGeneric));
         assert_eq!(args.admission, Some(Request::Direct));
         assert_eq!(args.max_flows, Some(4096));
         assert_eq!(args.docker.as_deref(), Some("/run/docker.sock"));

@@ -5,10 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{anyhow, bail};
 use dataplane_common::layout::DEFAULT_MAX_FLOWS;
 
-use super::{
-    args::{LoadArgs, Mode},
-    unload::tear_down,
-};
+use super::{args::LoadArgs, unload::tear_down};
 use crate::{
     admission,
     dataplane::{Dataplane, LoadOptions},
@@ -18,6 +15,11 @@ use crate::{
     reconcile::{Desired, Reconciler},
     rows,
     signals::Signals,
+    xdp::{
+        choice::Mode,
+        external::forget_refusals,
+        report::{Report, report},
+    },
 };
 
 /// Attaches and pins the programs.
@@ -50,9 +52,6 @@ pub async fn open_or_load(
     lock: &Lock,
     args: &LoadArgs,
 ) -> anyhow::Result<(Reconciler, bool)> {
-    if args.mode == Some(Mode::Xdp) {
-        bail!("XDP is not supported yet: use --mode auto or tc");
-    }
     let fresh = !instance.is_loaded()?;
     let dataplane = if fresh {
         // What an interrupted load has left.
@@ -126,25 +125,51 @@ pub async fn bring_up(
         external,
         is_fresh: false,
     };
-    reconciler.reconcile(lock, desired).await?;
+    forget_refusals(&mut reconciler.dataplane)?;
+    let before = reconciler.mode();
+    if let Some(mode) = args.mode {
+        reconciler.set_mode(mode)?;
+    }
+    reconciler.reconcile(lock, desired.clone()).await?;
+    let interfaces = report(&reconciler.dataplane)?;
+    if let Some(mode) = args.mode
+        && let Err(error) = check_xdp(mode, &interfaces)
+    {
+        // As it was; a fresh load goes anyway.
+        reconciler.set_mode(before)?;
+        reconciler.reconcile(lock, desired).await?;
+        return Err(error);
+    }
     reconciler.instance.set_complete(lock)?;
 
-    let interfaces: Vec<_> = hooks::external(&reconciler.dataplane)?
+    let interfaces: Vec<_> = interfaces
         .iter()
-        .map(|attached| {
-            Ok(format!(
-                "{} ({})",
-                hooks::interface_name(attached.ifindex)?,
-                attached.kind
-            ))
-        })
-        .collect::<anyhow::Result<_>>()?;
+        .map(|report| format!("{} ({})", report.interface, report.hooks.join(", ")))
+        .collect();
     Ok(format!(
         "{}; admission {}: {}",
         interfaces.join(", "),
         decision.word(),
         decision.why
     ))
+}
+
+/// Refuses a mode that was asked for where it is not to be had, and tells where something is in its way.
+fn check_xdp(mode: Mode, interfaces: &[Report]) -> anyhow::Result<()> {
+    if matches!(mode, Mode::Auto | Mode::Tc) {
+        return Ok(());
+    }
+    for report in interfaces {
+        let (name, why) = (&report.interface, &report.xdp.why);
+        match report.declined {
+            Some(declined) if declined.is_for_want_of_a_driver() => bail!(
+                "no XDP on {name}: {why}: use --mode auto, or xdp-generic to have it after the driver"
+            ),
+            Some(_) => tracing::warn!("no XDP on {name}, but TC: {why}"),
+            None => {}
+        }
+    }
+    Ok(())
 }
 
 /// The interfaces clients come in by: those named; else those attached already; else those of the

@@ -7,8 +7,13 @@ use serde::Serialize;
 
 use super::{args::OutputArgs, flows::for_each_live, table};
 use crate::{
-    admission, dataplane::Dataplane, hooks, instance::Instance, output::print, rows,
+    admission,
+    dataplane::Dataplane,
+    instance::Instance,
+    output::print,
+    rows,
     text::decode_text,
+    xdp::report::{Report, report},
 };
 
 /// The contract of `status --json`.
@@ -18,7 +23,7 @@ struct Status {
     instance: String,
     version: String,
     admission: AdmissionStatus,
-    external: Vec<External>,
+    external: Vec<Report>,
     ports: usize,
     flows: usize,
     counters: BTreeMap<&'static str, u64>,
@@ -28,12 +33,6 @@ struct Status {
 struct AdmissionStatus {
     mode: &'static str,
     why: String,
-}
-
-#[derive(Debug, Serialize)]
-struct External {
-    interface: String,
-    hooks: Vec<String>,
 }
 
 /// Shows what is attached, how flows are admitted and why, and the counters.
@@ -60,19 +59,6 @@ pub fn status(instance: &Instance, args: OutputArgs) -> anyhow::Result<()> {
 fn read(instance: &Instance, dataplane: &Dataplane) -> anyhow::Result<Status> {
     let record = dataplane.read_record()?;
     let settings = dataplane.read_settings()?;
-    let mut external = BTreeMap::<u32, External>::new();
-    for attached in hooks::external(dataplane)? {
-        if let Ok(name) = hooks::interface_name(attached.ifindex) {
-            external
-                .entry(attached.ifindex)
-                .or_insert_with(|| External {
-                    interface: name,
-                    hooks: Vec::new(),
-                })
-                .hooks
-                .push(attached.kind.to_string());
-        }
-    }
     let mut counters = BTreeMap::new();
     for counter in Counter::ALL {
         counters.insert(counter.word(), dataplane.counter(*counter)?);
@@ -87,7 +73,7 @@ fn read(instance: &Instance, dataplane: &Dataplane) -> anyhow::Result<Status> {
             mode: admission::word(Admission::from_number(settings.admission)),
             why: why(instance, dataplane)?,
         },
-        external: external.into_values().collect(),
+        external: report(dataplane)?,
         ports: rows::read(dataplane)?.len(),
         flows,
         counters,
@@ -113,7 +99,7 @@ fn text(status: &Status) -> String {
         .map(|external| format!("{} ({})", external.interface, external.hooks.join(", ")))
         .collect();
     let mut text = format!(
-        "instance   {}, loaded by portway {}\nadmission  {}: {}\nexternal   {}\nports      {}\nflows      {}\n",
+        "instance   {}, loaded by portway {}\nadmission  {}: {}\nexternal   {}\n{}ports      {}\nflows      {}\n",
         status.instance,
         status.version,
         status.admission.mode,
@@ -123,6 +109,7 @@ fn text(status: &Status) -> String {
         } else {
             external.join(", ")
         },
+        status.external.iter().map(xdp).collect::<String>(),
         status.ports,
         status.flows,
     );
@@ -142,4 +129,15 @@ fn text(status: &Status) -> String {
     text.push_str("packets\n");
     text.extend(counted);
     text
+}
+
+/// The line about XDP on an external interface.
+fn xdp(external: &Report) -> String {
+    let Report { interface, xdp, .. } = external;
+    let what = if xdp.protocols.is_empty() {
+        format!("not on {interface}")
+    } else {
+        format!("{} on {interface}", xdp.protocols.join(" and "))
+    };
+    format!("xdp        {what}: {}\n", xdp.why)
 }

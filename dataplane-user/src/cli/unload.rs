@@ -1,5 +1,7 @@
 //! `portway unload`.
 
+use std::collections::HashSet;
+
 use crate::{
     admission,
     attach::Hooks,
@@ -8,6 +10,7 @@ use crate::{
     instance::{Instance, Lock},
     netlink::Netlink,
     output::say,
+    xdp::containers,
 };
 
 /// Detaches and removes everything.
@@ -23,6 +26,12 @@ pub async fn unload(instance: Instance) -> anyhow::Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Leaves containers as they were before any packet came to them from XDP.
+async fn put_back_containers(dataplane: &mut Dataplane, netlink: &Netlink) -> anyhow::Result<()> {
+    let network = netlink.network().await?;
+    containers::put_back(dataplane, netlink, &network, &HashSet::new()).await
 }
 
 /// Detaches and removes everything, also what an interrupted load has left. Goes on after an error and
@@ -41,6 +50,8 @@ pub async fn tear_down(instance: &Instance, lock: &Lock) -> anyhow::Result<()> {
         };
         let detached = hooks.detach_others(&Keep::new()).await;
         result = result.and(detached);
+        let put_back = put_back_containers(&mut dataplane, &netlink).await;
+        result = result.and(put_back);
         result = result.and(admission::restore_strictness(&mut dataplane));
     }
     result.and(instance.remove_pins(lock))

@@ -4,13 +4,11 @@
 //! |---|---|
 //! | [`entry`] | a conversation as conntrack knows it |
 //! | [`message`] | entries as ctnetlink's messages, and back |
-//! | [`connection`] | the socket |
 //! | [`sysctls`] | conntrack's time-outs and other settings |
 //!
 //! Everything here waits for the kernel and belongs on a blocking thread. The kernel answers before a
 //! request's system call returns, so nothing here ever waits for long.
 
-pub mod connection;
 pub mod entry;
 pub mod message;
 pub mod sysctls;
@@ -19,16 +17,16 @@ use anyhow::Context as _;
 use dataplane_common::headers::IpProtocol;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NetlinkPayload};
 use netlink_packet_netfilter::{
-    NetfilterMessageInner,
+    NetfilterMessage, NetfilterMessageInner,
     conntrack::{ConntrackAttribute, ConntrackMessage},
 };
+use netlink_sys::protocols::NETLINK_NETFILTER;
 use nix::{errno::Errno, libc};
 
-use connection::Connection;
 pub use entry::{Entry, Status, TcpState, Tuple};
 use message::Message;
 
-use crate::firewall::Family;
+use crate::{firewall::Family, netlink::connection::Connection};
 
 /// Requests that go to the kernel in one piece. Were all refused, their answers would still fit into a
 /// socket's buffer of default size (212,992 bytes, about 1 KiB of which each takes).
@@ -50,7 +48,7 @@ pub enum Outcome {
 /// A connection to the kernel's ctnetlink of the network namespace that it was opened in.
 #[derive(Debug)]
 pub struct Conntrack {
-    connection: Connection,
+    connection: Connection<NetfilterMessage>,
 }
 
 impl Conntrack {
@@ -65,7 +63,7 @@ impl Conntrack {
         if !sysctls::is_there() {
             return Ok(None);
         }
-        let connection = match Connection::open() {
+        let connection = match Connection::open(NETLINK_NETFILTER) {
             Ok(connection) => connection,
             Err(error) if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => return Ok(None),
             Err(error) => return Err(error).context("cannot reach conntrack over netlink"),

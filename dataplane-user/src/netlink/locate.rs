@@ -91,7 +91,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::netlink::network::{Framing, Link};
+    use crate::netlink::network::{Device, Framing, Link};
 
     const CONTAINER: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 17, 0, 2));
     const BRIDGE: u32 = 3;
@@ -104,10 +104,13 @@ mod tests {
             index,
             name: format!("if{index}"),
             kind,
+            device: Device::Other,
+            peer: None,
             bridge: None,
             mac: Some(BRIDGE_MAC),
             mtu,
             framing: Some(Framing::Ethernet),
+            xdp: Vec::new(),
         };
         (index, link)
     }

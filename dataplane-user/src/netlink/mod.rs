@@ -1,13 +1,24 @@
-//! What the kernel says of links, addresses, routes and neighbours, over rtnetlink.
+//! What the kernel says of links, addresses, routes and neighbours, over rtnetlink, and of what devices can do,
+//! over generic netlink.
 //!
 //! | module | its job |
 //! |---|---|
 //! | [`network`] | all of it at one moment, as plain data |
 //! | [`locate`] | where a container is, found in that data |
 //! | [`watch`] | when to look again |
+//! | [`namespace`] | the network namespaces at the other ends of veth pairs |
+//! | [`netdev`] | what devices can do in XDP |
+//! | [`offload`] | GRO and its like |
+//! | [`generic`] | generic netlink, by which these two are asked |
+//! | [`connection`] | a socket for those who ask and wait |
 
+pub mod connection;
+pub mod generic;
 pub mod locate;
+pub mod namespace;
+pub mod netdev;
 pub mod network;
+pub mod offload;
 pub mod watch;
 
 use std::{
@@ -25,6 +36,7 @@ use netlink_packet_route::{
 use rtnetlink::{Handle, RouteMessageBuilder};
 
 use dataplane_common::headers::Mac;
+use network::xdp_programs;
 
 /// A connection to the kernel's rtnetlink of this network namespace.
 #[derive(Debug, Clone)]
@@ -215,6 +227,16 @@ impl Netlink {
             .execute()
             .await
             .with_context(|| format!("cannot remove the clsact qdisc of interface {ifindex}"))
+    }
+
+    /// The XDP programs on an interface, by id; none if it is gone.
+    pub async fn xdp_programs(&self, ifindex: u32) -> anyhow::Result<Vec<u32>> {
+        let mut links = self.handle.link().get().match_index(ifindex).execute();
+        match links.try_next().await {
+            Ok(link) => Ok(link.map_or_else(Vec::new, |link| xdp_programs(&link))),
+            Err(rtnetlink::Error::NetlinkError(_)) => Ok(Vec::new()),
+            Err(error) => Err(error).context("cannot ask for an interface"),
+        }
     }
 
     /// The index of the interface of this name, if it is one that clients can come in by.

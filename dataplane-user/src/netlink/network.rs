@@ -11,7 +11,7 @@ use futures_util::TryStreamExt as _;
 use netlink_packet_route::{
     AddressFamily,
     address::{AddressAttribute, AddressFlags, AddressMessage},
-    link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage},
+    link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage, LinkXdp},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
 };
 
@@ -37,7 +37,11 @@ pub struct Link {
     pub name: String,
     /// What it is.
     pub kind: LinkKind,
-    /// The bridge it is a port of.
+    /// What brings its packets.
+    pub device: Device,
+    /// The other end of a veth pair, if that is in another network namespace.
+    pub peer: Option<Peer>,
+    /// The interface it is a port of: a bridge, or a bond.
     pub bridge: Option<u32>,
     /// Its own MAC.
     pub mac: Option<Mac>,
@@ -45,6 +49,28 @@ pub struct Link {
     pub mtu: u32,
     /// What packets on it begin with; none if that is a header that nobody here understands.
     pub framing: Option<Framing>,
+    /// The XDP programs on it, by id.
+    pub xdp: Vec<u32>,
+}
+
+/// What brings a link's packets, as far as it matters to XDP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Device {
+    /// The other end of a veth pair.
+    Veth,
+    /// A virtual machine's host.
+    Virtio,
+    /// Anything else.
+    Other,
+}
+
+/// The other end of a veth pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Peer {
+    /// Its index there.
+    pub ifindex: u32,
+    /// Its network namespace, as the kernel numbers it for this one.
+    pub namespace: i32,
 }
 
 /// What packets on a link begin with.
@@ -173,25 +199,32 @@ fn read_link(message: &LinkMessage) -> Link {
         index: message.header.index,
         name: String::new(),
         kind: LinkKind::Other,
+        device: Device::Other,
+        peer: None,
         bridge: None,
         mac: None,
         mtu: 0,
         framing: Framing::of(message.header.link_layer_type),
+        xdp: xdp_programs(message),
     };
-    let mut is_veth = false;
-    let mut is_elsewhere = false;
+    let mut peer = None;
+    let mut namespace = None;
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Controller(index) => link.bridge = Some(*index),
             LinkAttribute::Address(bytes) => link.mac = read_mac(bytes),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
-            LinkAttribute::LinkNetNsId(_) => is_elsewhere = true,
+            LinkAttribute::Link(index) => peer = Some(*index),
+            LinkAttribute::LinkNetNsId(id) => namespace = Some(*id),
+            LinkAttribute::ParentDevBusName(bus) if bus == "virtio" => {
+                link.device = Device::Virtio;
+            }
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {
                     match info {
                         LinkInfo::Kind(InfoKind::Bridge) => link.kind = LinkKind::Bridge,
-                        LinkInfo::Kind(InfoKind::Veth) => is_veth = true,
+                        LinkInfo::Kind(InfoKind::Veth) => link.device = Device::Veth,
                         _ => {}
                     }
                 }
@@ -199,10 +232,36 @@ fn read_link(message: &LinkMessage) -> Link {
             _ => {}
         }
     }
-    if is_veth && is_elsewhere {
+    if link.device == Device::Veth
+        && let Some(namespace) = namespace
+    {
         link.kind = LinkKind::VethToNamespace;
+        link.peer = peer.map(|ifindex| Peer { ifindex, namespace });
     }
     link
+}
+
+/// The XDP programs on a link, by id.
+pub(super) fn xdp_programs(message: &LinkMessage) -> Vec<u32> {
+    let attributes = message.attributes.iter();
+    let programs = attributes.flat_map(|attribute| match attribute {
+        LinkAttribute::Xdp(programs) => programs.as_slice(),
+        _ => &[],
+    });
+    let mut ids: Vec<_> = programs
+        .filter_map(|program| match program {
+            // One where there is one, and the others where there are several.
+            LinkXdp::ProgId(id)
+            | LinkXdp::DrvProgId(id)
+            | LinkXdp::SkbProgId(id)
+            | LinkXdp::HwProgId(id) => Some(*id),
+            _ => None,
+        })
+        .filter(|id| *id != 0)
+        .collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
 }
 
 fn read_address(message: &AddressMessage) -> Option<IpAddr> {

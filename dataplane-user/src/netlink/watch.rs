@@ -1,6 +1,6 @@
 //! When to look again: the kernel's notifications, boiled down to what has to be redone.
 
-use std::{collections::HashSet, net::IpAddr};
+use std::{collections::HashSet, future::pending, net::IpAddr};
 
 use anyhow::Context as _;
 use dataplane_common::headers::Mac;
@@ -12,7 +12,7 @@ use netlink_packet_route::{
 };
 use rtnetlink::MulticastGroup;
 
-use super::network::neighbour_ip;
+use super::{netdev, network::neighbour_ip};
 
 /// A change in the network around the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,11 +23,15 @@ pub enum Change {
     Neighbour(IpAddr),
     /// A MAC has been learned on a bridge port, has moved or is gone.
     BridgePort(Mac),
+    /// A device can do more in XDP than before, or less.
+    Device,
 }
 
 /// The kernel's notifications, from now on.
 pub struct Watch {
     messages: BoxStream<'static, NetlinkMessage<RouteNetlinkMessage>>,
+    /// Of what rtnetlink does not tell: whether a container still takes frames from XDP.
+    devices: Option<netdev::Watch>,
 }
 
 impl Watch {
@@ -48,15 +52,31 @@ impl Watch {
         .context("cannot subscribe to the kernel's notifications")?;
         tokio::spawn(connection);
         let messages = messages.map(|(message, _)| message).boxed();
-        Ok(Self { messages })
+        Ok(Self {
+            messages,
+            devices: netdev::Watch::start()?,
+        })
     }
 
     /// Waits for the next change. `None` if the kernel has closed the connection.
     pub async fn next(&mut self) -> Option<Change> {
-        loop {
-            if let Some(change) = classify(&self.messages.next().await?.payload) {
-                return Some(change);
+        let Self { messages, devices } = self;
+        let device_changed = async {
+            match devices {
+                Some(devices) => devices.next().await,
+                None => pending().await,
             }
+        };
+        let network_changed = async {
+            loop {
+                if let Some(change) = classify(&messages.next().await?.payload) {
+                    return Some(change);
+                }
+            }
+        };
+        tokio::select! {
+            change = network_changed => change,
+            () = device_changed => Some(Change::Device),
         }
     }
 }
@@ -102,7 +122,7 @@ impl Interest {
     /// Whether to look again after this change.
     pub fn concerns(&self, change: &Change) -> bool {
         match change {
-            Change::Topology => true,
+            Change::Topology | Change::Device => true,
             Change::Neighbour(address) => self.addresses.contains(address),
             // A MAC that is learned may be one whose owner is being looked for.
             Change::BridgePort(mac) => self.macs.contains(mac),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
 /// A row of `portway ls --json`.
@@ -72,8 +73,21 @@ pub struct Admission {
 pub struct External {
     /// Its name.
     pub interface: String,
-    /// "xdp", "tcx", "clsact".
+    /// "xdp", "xdp-generic", "tcx", "clsact".
     pub hooks: Vec<String>,
+    /// Whether XDP is taken.
+    pub xdp: Xdp,
+}
+
+/// Whether XDP is taken on an interface, and why so.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Xdp {
+    /// "native", "generic" or "off".
+    pub mode: String,
+    /// "tcp" and "udp", or one of them.
+    pub protocols: Vec<String>,
+    /// The sentence for the user.
+    pub why: String,
 }
 
 /// A row of `portway flows --json`.
@@ -108,6 +122,8 @@ pub struct Flow {
 pub struct Used {
     /// From clients.
     pub forwarded: u64,
+    /// Those from clients that XDP handed over.
+    pub by_xdp: u64,
     /// To clients.
     pub replied: u64,
 }
@@ -116,6 +132,7 @@ impl Used {
     /// Not a packet.
     pub const NOTHING: Self = Self {
         forwarded: 0,
+        by_xdp: 0,
         replied: 0,
     };
 
@@ -131,8 +148,20 @@ impl Status {
         let up = |name| self.counter(name).saturating_sub(before.counter(name));
         Used {
             forwarded: up("forwarded"),
+            by_xdp: up("forwarded_xdp"),
             replied: up("replied"),
         }
+    }
+
+    /// An external interface.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn external(&self, interface: &str) -> Result<&External> {
+        let mut external = self.external.iter();
+        external
+            .find(|external| external.interface == interface)
+            .with_context(|| format!("{interface} is not among {:?}", self.external))
     }
 
     /// A counter; one that is not listed has counted nothing.

@@ -62,6 +62,7 @@ pub fn big_answers() -> Result<()> {
     })?;
     let expected = Used {
         forwarded: 20,
+        by_xdp: 0,
         replied: 20 * count(LENGTH, FULL) as u64,
     };
     ensure!(used == expected, "{used:?}");
@@ -131,6 +132,7 @@ pub fn whole() -> Result<()> {
     })?;
     let expected = Used {
         forwarded: 1,
+        by_xdp: 0,
         replied: 1,
     };
     ensure!(used == expected, "{used:?}");

@@ -107,6 +107,7 @@ fn big_answers(with_rules: bool) -> Result<()> {
     let pieces = (LENGTH + 8).div_ceil(1480) as u64;
     let expected = Used {
         forwarded: 20,
+        by_xdp: 0,
         replied: 20 * pieces,
     };
     ensure!(used == expected, "{used:?}, rules: {with_rules}");

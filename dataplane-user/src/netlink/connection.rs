@@ -1,34 +1,35 @@
-//! The netlink socket by which ctnetlink is asked and answers.
+//! A netlink socket for those who ask and wait for the answer.
 
-use std::io;
+use std::{io, marker::PhantomData};
 
 use anyhow::{Context as _, bail};
-use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_REQUEST, NetlinkDeserializable, NetlinkMessage, NetlinkSerializable,
+};
+use netlink_sys::{Socket, SocketAddr};
 use nix::libc::MSG_DONTWAIT;
-
-use super::message::Message;
 
 /// As much as the kernel puts into one answer (`netlink_recvmsg`, net/netlink/af_netlink.c).
 const ANSWER: usize = 32 * 1024;
 
-/// A connection to the netfilter subsystems of the network namespace that it was opened in. The kernel
-/// answers before the system call that asks returns, so nothing here waits.
+/// A connection to one of the kernel's netlink protocols, whose messages are `M`, in the network namespace
+/// that it was opened in. The kernel answers before the system call that asks returns, so nothing here waits.
 #[derive(Debug)]
-pub struct Connection {
+pub struct Connection<M> {
     socket: Socket,
     sequence: u32,
     buffer: Vec<u8>,
+    messages: PhantomData<M>,
 }
 
-impl Connection {
+impl<M: NetlinkSerializable + NetlinkDeserializable> Connection<M> {
     /// Opens it.
     ///
     /// # Errors
     ///
-    /// The kernel has no netfilter, or refuses.
-    pub fn open() -> io::Result<Self> {
-        let socket = Socket::new(NETLINK_NETFILTER)?;
+    /// The kernel does not have this protocol, or refuses.
+    pub fn open(protocol: isize) -> io::Result<Self> {
+        let socket = Socket::new(protocol)?;
         socket.connect(&SocketAddr::new(0, 0))?;
         // Refusals without the request in them.
         socket.set_cap_ack(true)?;
@@ -36,12 +37,13 @@ impl Connection {
             socket,
             sequence: 0,
             buffer: Vec::with_capacity(ANSWER),
+            messages: PhantomData,
         })
     }
 
-    /// Sends requests, at least one, in one piece, the last of them to be answered in any case. Returns the first one's
-    /// sequence number; the others' follow.
-    pub fn send(&mut self, flags: u16, requests: Vec<Message>) -> anyhow::Result<u32> {
+    /// Sends requests, at least one, in one piece, the last of them to be answered in any case. Returns the
+    /// first one's sequence number; the others' follow.
+    pub fn send(&mut self, flags: u16, requests: Vec<NetlinkMessage<M>>) -> anyhow::Result<u32> {
         let first = self.sequence;
         let last = first.wrapping_add(requests.len() as u32 - 1);
         let mut bytes = Vec::new();
@@ -65,7 +67,7 @@ impl Connection {
     }
 
     /// Takes what the kernel has answered.
-    pub fn receive(&mut self, mut visit: impl FnMut(&Message)) -> anyhow::Result<()> {
+    pub fn receive(&mut self, mut visit: impl FnMut(&NetlinkMessage<M>)) -> anyhow::Result<()> {
         self.buffer.clear();
         // Its answers are there already: were there none, none would come.
         self.socket
@@ -73,7 +75,8 @@ impl Connection {
             .context("the kernel does not answer")?;
         let mut rest = &self.buffer[..];
         while !rest.is_empty() {
-            let message = Message::deserialize(rest).context("an answer that makes no sense")?;
+            let message =
+                NetlinkMessage::deserialize(rest).context("an answer that makes no sense")?;
             // Messages begin at multiples of four.
             let length = (message.header.length as usize).next_multiple_of(4);
             if length == 0 {
