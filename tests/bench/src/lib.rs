@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`scenarios`] | the scenarios |
 //! | [`rate`], [`program`] | those about packet rates, and about the time that eBPF programs take |
+//! | [`sockets`] | those about real sockets |
 //! | [`contenders`] | the names of those who are compared |
 //! | [`plan`], [`runner`] | what a scenario and a contender are; taking the samples |
 //! | [`model`], [`stats`] | what a run has found; medians, spreads, and ratios round by round |
@@ -14,8 +15,10 @@
 //! | [`sender`], [`frame`], [`cpu`] | sending; what is sent; what time that takes |
 //! | [`object`] | the bench's eBPF programs |
 //! | [`verify`] | is what arrives right? |
+//! | [`traffic`], [`busy`] | servers and clients; what time the whole machine takes for them |
 
 pub mod bed;
+pub mod busy;
 pub mod contenders;
 pub mod cpu;
 pub mod ethtool;
@@ -32,6 +35,8 @@ pub mod room;
 pub mod runner;
 pub mod scenarios;
 pub mod sender;
+pub mod sockets;
 pub mod stats;
+pub mod traffic;
 pub mod verify;
 pub mod way;
