@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`scenarios`] | the scenarios |
 //! | [`rate`], [`program`] | those about packet rates, and about the time that eBPF programs take |
-//! | [`sockets`] | those about real sockets |
+//! | [`sockets`], [`control`] | those about real sockets, and about portway's own commands |
 //! | [`contenders`] | the names of those who are compared |
 //! | [`plan`], [`runner`] | what a scenario and a contender are; taking the samples |
 //! | [`model`], [`stats`] | what a run has found; medians, spreads, and ratios round by round |
@@ -20,6 +20,7 @@
 pub mod bed;
 pub mod busy;
 pub mod contenders;
+pub mod control;
 pub mod cpu;
 pub mod ethtool;
 pub mod frame;

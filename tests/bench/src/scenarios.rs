@@ -1,6 +1,7 @@
 //! Every scenario there is.
 
 use crate::{
+    control,
     plan::{Measure, Plan},
     program, rate, sockets,
 };
@@ -9,6 +10,7 @@ use crate::{
 pub fn all() -> Vec<Plan> {
     let mut plans = rate::plans();
     plans.extend(sockets::plans());
+    plans.extend(control::plans());
     plans.extend(program::plans());
     plans
 }
