@@ -8,6 +8,7 @@
 //! | [`contenders`] | the names of those who are compared |
 //! | [`plan`], [`runner`] | what a scenario and a contender are; taking the samples |
 //! | [`model`], [`stats`] | what a run has found; medians, spreads, and ratios round by round |
+//! | [`report`] | the page and the charts of a run |
 //! | [`machine`], [`output`] | what it all ran on; where the results go |
 //! | [`bed`], [`ethtool`], [`room`] | a lab in which nothing happens by itself; its interfaces; its conntrack |
 //! | [`way`] | the ways from a published port to the container |
@@ -32,6 +33,7 @@ pub mod path;
 pub mod plan;
 pub mod program;
 pub mod rate;
+pub mod report;
 pub mod room;
 pub mod runner;
 pub mod scenarios;
