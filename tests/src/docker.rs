@@ -22,6 +22,7 @@ use crate::{
     host::Host,
     image,
     lab::{CLIENTS, Lab},
+    netns::Netns,
     process::{Cmd, Finished},
     wait::{self, PATIENCE},
 };
@@ -102,6 +103,14 @@ impl Docker {
         Self::start_with(host, &config)
     }
 
+    /// Starts dockerd without rules of its own: published ports are docker-proxy's alone.
+    ///
+    /// # Errors
+    /// As [`Docker::start`].
+    pub fn start_without_rules(host: &Host) -> Result<Self> {
+        Self::start_with(host, &json!({ "dns": [CLIENTS[0]], "iptables": false }))
+    }
+
     fn start_with(host: &Host, config: &serde_json::Value) -> Result<Self> {
         fs::create_dir_all(host.file(HOME))?;
         fs::write(host.file(HOME).join("daemon.json"), config.to_string())?;
@@ -166,6 +175,16 @@ impl DockerLab {
     pub fn new() -> Result<Self> {
         let lab = Lab::new()?;
         let docker = Docker::start(&lab.host)?;
+        Ok(Self { docker, lab })
+    }
+
+    /// The same with [`Docker::start_without_rules`].
+    ///
+    /// # Errors
+    /// As [`DockerLab::new`].
+    pub fn without_rules() -> Result<Self> {
+        let lab = Lab::new()?;
+        let docker = Docker::start_without_rules(&lab.host)?;
         Ok(Self { docker, lab })
     }
 
@@ -278,6 +297,17 @@ pub fn mac(host: &Host, container: &str, network: &str) -> Result<String> {
     command(host, "inspect --format")
         .args([&format, container])
         .text()
+}
+
+/// The network namespace of a running container.
+///
+/// # Errors
+/// There is no such container, or it does not run.
+pub fn netns(host: &Host, container: &str) -> Result<Netns> {
+    let pid = command(host, "inspect --format {{.State.Pid}}")
+        .arg(container)
+        .text()?;
+    Netns::at(&host.file(format!("/proc/{pid}/ns/net")))
 }
 
 /// A listener for the daemon's events.

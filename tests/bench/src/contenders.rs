@@ -17,3 +17,6 @@ pub const PORTWAY_TC: &str = "portway-tc";
 
 /// portway at the XDP hook.
 pub const PORTWAY_XDP: &str = "portway-xdp";
+
+/// portway as it is without options, whatever hooks that means.
+pub const PORTWAY_AUTO: &str = "portway-auto";

@@ -1,6 +1,6 @@
 //! CPUs: one sends, everything else is kept off it as far as possible; and how long that one has worked.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, panic::resume_unwind, path::PathBuf, thread, time::Duration};
 
 use anyhow::{Context, Result};
 use nix::{
@@ -44,6 +44,22 @@ impl Cpus {
     /// The kernel refuses.
     pub fn keep_off(&self) -> Result<()> {
         sched_setaffinity(SELF, &self.others).context("cannot leave the sending CPU")
+    }
+
+    /// Does `work` on a thread that may use all CPUs, as may whatever it starts.
+    ///
+    /// # Errors
+    /// The kernel refuses, or those of `work`.
+    pub fn on_all<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let mut all = self.others;
+        all.set(self.sending)?;
+        thread::scope(|scope| {
+            let work = scope.spawn(move || {
+                sched_setaffinity(SELF, &all).context("cannot take all CPUs")?;
+                work()
+            });
+            work.join().unwrap_or_else(|panic| resume_unwind(panic))
+        })
     }
 
     /// Does `work` on the CPU that sends and nowhere else; the calling thread stays there.
@@ -150,7 +166,7 @@ mod tests {
     #[test]
     fn work_takes_cpu_time_and_sleep_does_not() -> Result<()> {
         let cpus = Cpus::divide()?;
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             let measured = scope.spawn(|| {
                 let ((), worked) = cpus.measure(|| {
                     let end = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.tv_nsec();
@@ -162,7 +178,7 @@ mod tests {
                     Ok(())
                 })?;
                 let ((), slept) = cpus.measure(|| {
-                    std::thread::sleep(Duration::from_millis(200));
+                    thread::sleep(Duration::from_millis(200));
                     Ok(())
                 })?;
                 Ok((worked, slept))

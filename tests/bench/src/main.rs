@@ -1,6 +1,6 @@
 //! `portway-bench`: runs scenarios and writes what it has found to `target/bench`.
 
-use std::{env, process::ExitCode};
+use std::{env, path::PathBuf, process::ExitCode};
 
 use anyhow::{Result, bail};
 use clap::Parser;
@@ -42,6 +42,10 @@ struct Args {
     /// List the scenarios.
     #[arg(long)]
     list: bool,
+
+    /// Run nothing: make docs/benchmarks.md and its charts of a run's bench.json. [default: the last run's]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "rounds", "only", "list"])]
+    docs: Option<Option<PathBuf>>,
 }
 
 fn main() -> ExitCode {
@@ -61,6 +65,10 @@ fn run(args: &Args) -> Result<()> {
         for plan in scenarios::all() {
             println!("{:<20} {}", plan.id, plan.title);
         }
+        return Ok(());
+    }
+    if let Some(samples) = &args.docs {
+        print(&output::write_docs(samples.as_deref())?);
         return Ok(());
     }
     let chosen = choose(args)?;
@@ -89,10 +97,14 @@ fn run(args: &Args) -> Result<()> {
         let place = format!("{}/{}", index + 1, chosen.len());
         report.scenarios.extend(runner::run(plan, effort, &place)?);
     }
-    for path in output::write(&report)? {
+    print(&output::write(&report)?);
+    Ok(())
+}
+
+fn print(paths: &[PathBuf]) {
+    for path in paths {
         println!("{}", path.display());
     }
-    Ok(())
 }
 
 fn choose(args: &Args) -> Result<Vec<Plan>> {

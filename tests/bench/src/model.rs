@@ -1,5 +1,7 @@
 //! What a run of the bench has found: plain data, as `target/bench/bench.json` has it.
 
+use std::fmt::Display;
+
 use serde::{Deserialize, Serialize};
 
 /// One run of the bench.
@@ -21,6 +23,13 @@ pub struct Report {
     pub rounds: usize,
     /// What was measured.
     pub scenarios: Vec<Scenario>,
+}
+
+impl Report {
+    /// The scenario of that id.
+    pub fn scenario(&self, id: &str) -> Option<&Scenario> {
+        self.scenarios.iter().find(|scenario| scenario.id == id)
+    }
 }
 
 /// One quantity, measured for several contenders.
@@ -80,4 +89,15 @@ pub struct Skipped {
     pub contender: String,
     /// What was missing.
     pub why: String,
+}
+
+impl Skipped {
+    /// If it is because a command has failed, what that said in the end is enough.
+    pub fn new(contender: &str, why: impl Display) -> Self {
+        let why = format!("{why:#}");
+        Self {
+            contender: contender.to_owned(),
+            why: why.lines().last().unwrap_or_default().to_owned(),
+        }
+    }
 }

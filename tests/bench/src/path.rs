@@ -1,8 +1,8 @@
-//! An open way and its two ends: the client that sends, and the container that answers or drops.
+//! An open way and its two ends: the client that sends, and the container that answers, drops or reads.
 
 use std::{thread, time::Duration};
 
-use anyhow::{Context, Error, Result, ensure};
+use anyhow::{Context, Result, ensure};
 use dataplane_common::headers::Be32;
 use portway_bench_ebpf::programs;
 use portway_tests::{
@@ -15,10 +15,12 @@ use portway_tests::{
 use crate::{
     bed::{Bed, INSIDE},
     cpu::Cpus,
+    frame::FIRST_CONTAINER_PORT,
     model::Skipped,
     object::{Constants, Object},
     room,
     sender::{Flows, Sender, Traffic},
+    traffic::datagrams::Datagrams,
     verify::Expected,
     way::{Open, Way},
 };
@@ -40,16 +42,23 @@ pub struct Path {
     pub way: Way,
     traffic: Traffic,
     sender: Sender,
-    /// In the container.
-    inside: Object,
+    inside: Inside,
     /// At the client.
     answers: Object,
-    /// Whether the container answers.
-    answered: bool,
     /// What keeps it open.
     pub open: Open,
     /// Where it is.
     pub bed: Bed,
+}
+
+/// What becomes of frames in the container.
+enum Inside {
+    /// They are answered as they come in.
+    Answers(Object),
+    /// They are dropped as they come in.
+    Drops(Object),
+    /// They are read from a socket.
+    Reads(Datagrams),
 }
 
 /// What has become of frames.
@@ -63,16 +72,18 @@ pub struct Sent {
 
 impl Path {
     /// Puts a sender at the client and an answering end into the container.
-    fn new(way: Way, open: Open, bed: Bed, traffic: Traffic, cpus: Cpus) -> Result<Self> {
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn new(way: Way, open: Open, bed: Bed, traffic: Traffic, cpus: Cpus) -> Result<Self> {
         let Bed { lab, container } = &bed;
         let destination = lab.host.mac(EXTERNAL)?;
         Ok(Self {
             way,
             traffic,
             sender: Sender::new(&lab.client, INSIDE, destination, traffic, cpus)?,
-            inside: end(&container.netns, programs::ECHO)?,
+            inside: Inside::Answers(end(&container.netns, programs::ECHO)?),
             answers: end(&lab.client, programs::SINK)?,
-            answered: true,
             open,
             bed,
         })
@@ -90,7 +101,9 @@ impl Path {
                 .then(|| Be32::new(container.address.to_bits())),
             container_mac: container.netns.mac(INSIDE)?,
         };
-        expected.check_arrived(&self.inside.first()?)?;
+        if let Inside::Answers(answering) = &self.inside {
+            expected.check_arrived(&answering.first()?)?;
+        }
         expected.check_answered(&self.answers.first()?)?;
         if let (Open::Portway(instance), Flows::Turns(flows)) = (&self.open, self.traffic.flows) {
             let there = Portway::again(&lab.host, instance)?.status()?.flows;
@@ -107,8 +120,17 @@ impl Path {
     /// # Errors
     /// The kernel refuses.
     pub fn answer_no_more(&mut self) -> Result<()> {
-        self.inside = end(&self.bed.container.netns, programs::SINK)?;
-        self.answered = false;
+        self.inside = Inside::Drops(end(&self.bed.container.netns, programs::SINK)?);
+        Ok(())
+    }
+
+    /// From now on a socket in the container reads what arrives.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn read(&mut self) -> Result<()> {
+        let netns = &self.bed.container.netns;
+        self.inside = Inside::Reads(Datagrams::start(netns, FIRST_CONTAINER_PORT)?);
         Ok(())
     }
 
@@ -138,10 +160,10 @@ impl Path {
     }
 
     fn arrived(&self) -> Result<u64> {
-        if self.answered {
-            self.answers.arrived()
-        } else {
-            self.inside.arrived()
+        match &self.inside {
+            Inside::Answers(_) => self.answers.arrived(),
+            Inside::Drops(sink) => sink.arrived(),
+            Inside::Reads(socket) => Ok(socket.received()),
         }
     }
 
@@ -176,16 +198,15 @@ impl Paths {
         };
         for &way in ways {
             let bed = Bed::new()?;
-            match way.open(&bed, traffic) {
+            match way.open(&bed, traffic.published()) {
                 Ok(open) => {
                     let path = Path::new(way, open, bed, traffic, cpus).context(way.name())?;
                     paths.there.push(path);
                 }
                 // What there may not be yet.
-                Err(error) if way == Way::PortwayXdp => paths.skipped.push(Skipped {
-                    contender: way.name().to_owned(),
-                    why: last_line(&error),
-                }),
+                Err(error) if way == Way::PortwayXdp => {
+                    paths.skipped.push(Skipped::new(way.name(), error));
+                }
                 Err(error) => return Err(error.context(way.name())),
             }
         }
@@ -198,7 +219,10 @@ impl Paths {
 
     /// Has each flow answered, and answered again when it is old enough to be a lasting one. Where each
     /// frame begins another flow, a few of them.
-    fn establish(&mut self, flows: Flows) -> Result<()> {
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn establish(&mut self, flows: Flows) -> Result<()> {
         let Flows::Turns(flows) = flows else {
             return self.send(CHECKED);
         };
@@ -220,12 +244,6 @@ impl Paths {
         }
         Ok(())
     }
-}
-
-/// What a command that has failed said in the end.
-fn last_line(error: &Error) -> String {
-    let text = format!("{error:#}");
-    text.lines().last().unwrap_or_default().to_owned()
 }
 
 /// An end at [`INSIDE`].

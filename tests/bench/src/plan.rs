@@ -1,5 +1,7 @@
 //! What a scenario is before it is run: who takes part, what is measured, and how one sample comes about.
 
+use std::fmt::Display;
+
 use anyhow::Result;
 
 use crate::model::{Better, Skipped};
@@ -40,6 +42,13 @@ pub struct Measure {
     pub better: Better,
 }
 
+impl Measure {
+    /// What it goes by in a report, if it is of the plan of that id.
+    pub fn id(&self, plan: &str) -> String {
+        format!("{plan}{}", self.suffix)
+    }
+}
+
 /// A plan that is set up: dropped, it leaves nothing behind.
 pub struct Stage {
     /// How it is measured, in a sentence or two.
@@ -48,6 +57,27 @@ pub struct Stage {
     pub contenders: Vec<Box<dyn Contender>>,
     /// Who does not.
     pub skipped: Vec<Skipped>,
+}
+
+impl Stage {
+    /// With nobody in it yet.
+    pub fn new(note: impl Into<String>) -> Self {
+        Self {
+            note: note.into(),
+            contenders: Vec::new(),
+            skipped: Vec::new(),
+        }
+    }
+
+    /// Has somebody take part.
+    pub fn add(&mut self, contender: impl Contender + 'static) {
+        self.contenders.push(Box::new(contender));
+    }
+
+    /// Has somebody not take part.
+    pub fn skip(&mut self, contender: &str, why: impl Display) {
+        self.skipped.push(Skipped::new(contender, why));
+    }
 }
 
 /// Somebody whose speed is measured.

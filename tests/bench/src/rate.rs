@@ -38,13 +38,15 @@ const TOLERATED: f64 = 0.05;
 enum Trip {
     /// From the client into the container.
     There,
+    /// And up to a socket in it.
+    ToSocket,
     /// And back to the client.
     ThereAndBack,
 }
 
 /// The scenarios.
 pub fn plans() -> Vec<Plan> {
-    use Trip::{There, ThereAndBack};
+    use Trip::{There, ThereAndBack, ToSocket};
     let few = Traffic::short(FEW, 1);
     let long = |length| Traffic { length, ..few };
     let new = |ports| Traffic::short(Flows::New, ports);
@@ -100,6 +102,20 @@ pub fn plans() -> Vec<Plan> {
             ThereAndBack,
             few,
         ),
+        plan(
+            "socket-established",
+            false,
+            "64 flows, read from a socket",
+            ToSocket,
+            few,
+        ),
+        plan(
+            "socket-new",
+            false,
+            "Each packet begins a flow, read from a socket",
+            ToSocket,
+            new(1),
+        ),
     ]
 }
 
@@ -121,16 +137,18 @@ fn plan(id: &'static str, quick: bool, title: &'static str, trip: Trip, traffic:
 fn prepare(effort: Effort, trip: Trip, traffic: Traffic) -> Result<Stage> {
     let room = Rc::new(Room::make()?);
     let sample = if effort.quick { QUICK_SAMPLE } else { SAMPLE };
-    let Paths { there, skipped } = Paths::open(&Way::ALL, traffic)?;
-    let mut stage = Stage {
-        note: note(traffic, &there)?,
-        contenders: Vec::new(),
-        skipped,
-    };
+    let mut ways = Way::ALONE.to_vec();
+    if trip == Trip::ToSocket {
+        // What is not translated gets to no socket.
+        ways.retain(|way| way.translates());
+    }
+    let Paths { there, skipped } = Paths::open(&ways, traffic)?;
+    let mut stage = Stage::new(note(traffic, &there)?);
+    stage.skipped = skipped;
     for path in there {
         let way = path.way;
         let rate = Rate::new(path, trip, sample, &room).context(way.name())?;
-        stage.contenders.push(Box::new(rate));
+        stage.add(rate);
     }
     Ok(stage)
 }
@@ -162,8 +180,10 @@ struct Rate {
 impl Rate {
     /// Finds out how many frames take about `sample` of the CPU's time.
     fn new(mut path: Path, trip: Trip, sample: Duration, room: &Rc<Room>) -> Result<Self> {
-        if trip == Trip::There {
-            path.answer_no_more()?;
+        match trip {
+            Trip::There => path.answer_no_more()?,
+            Trip::ToSocket => path.read()?,
+            Trip::ThereAndBack => {}
         }
         let mut rate = Self {
             path,

@@ -78,7 +78,7 @@ fn scenario(plan: &Plan, stage: &Stage, samples: &[Vec<Vec<f64>>], at: usize) ->
     let measure = plan.measures[at];
     let series = stage.contenders.iter().zip(samples);
     Scenario {
-        id: format!("{}{}", plan.id, measure.suffix),
+        id: measure.id(plan.id),
         title: measure.title.to_owned(),
         unit: measure.unit.to_owned(),
         better: measure.better,

@@ -18,6 +18,7 @@ use crate::{
     cpu::Cpus,
     frame::Frame,
     object::{Constants, Object},
+    way::Published,
 };
 
 /// Frames that are sent before their receiver has its turn. A veth's ring has room for 256.
@@ -64,6 +65,19 @@ impl Traffic {
             flows,
             ports,
             length: SHORTEST,
+        }
+    }
+
+    /// What it needs.
+    pub fn published(self) -> Published {
+        Published {
+            protocol: "udp",
+            ports: self.ports,
+            flows: match self.flows {
+                Flows::Turns(flows) => flows,
+                // They may make room for each other.
+                Flows::New => 0,
+            },
         }
     }
 }

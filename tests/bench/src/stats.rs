@@ -38,34 +38,34 @@ impl Summary {
     }
 }
 
-/// How many times better a contender is than another: the ratio of each round, summed up. More than 1 is
-/// better, whichever way the quantity improves.
+/// How many times better a contender is than another, as [`ratio`] has it. More than 1 is better, whichever
+/// way the quantity improves.
 ///
-/// None if either of them was not measured, or there were too few rounds: [`MINIMUM_ROUNDS`], or 1 in a
-/// quick run.
+/// None also if either of them was not measured.
 pub fn times_better(
     scenario: &Scenario,
     contender: &str,
     than: &str,
     quick: bool,
 ) -> Option<Summary> {
-    let ratios = ratios(scenario.better, scenario.of(contender)?, scenario.of(than)?);
+    let (contender, than) = (scenario.of(contender)?, scenario.of(than)?);
+    match scenario.better {
+        Better::Higher => ratio(contender, than, quick),
+        Better::Lower => ratio(than, contender, quick),
+    }
+}
+
+/// How many times one is the other: the ratio of each round that both have a sample of, summed up.
+///
+/// None of too few rounds: [`MINIMUM_ROUNDS`], or 1 in a quick run.
+pub fn ratio(of: &Series, to: &Series, quick: bool) -> Option<Summary> {
+    let rounds = of.samples.iter().zip(&to.samples);
+    let ratios: Vec<_> = rounds.map(|(of, to)| of / to).collect();
     let enough = if quick { 1 } else { MINIMUM_ROUNDS };
     if ratios.len() < enough {
         return None;
     }
     Summary::of(&ratios)
-}
-
-/// The ratio of each round that both have a sample of.
-fn ratios(better: Better, contender: &Series, than: &Series) -> Vec<f64> {
-    let rounds = contender.samples.iter().zip(&than.samples);
-    rounds
-        .map(|(contender, than)| match better {
-            Better::Higher => contender / than,
-            Better::Lower => than / contender,
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use tempfile::NamedTempFile;
 use crate::{
     bed::Bed,
     frame::{FIRST_CONTAINER_PORT, FIRST_PORT},
+    way::Published,
 };
 
 /// The legacy iptables, where there is one: what most comparisons mean by the name.
@@ -25,9 +26,9 @@ const RESTORE: &str = "iptables-restore";
 ///
 /// # Errors
 /// `iptables-restore` fails.
-pub fn open(bed: &Bed, ports: u16) -> Result<()> {
+pub fn open(bed: &Bed, published: Published) -> Result<()> {
     let mut file = NamedTempFile::new().context("no room for a file")?;
-    file.write_all(rules(bed.container.address, ports).as_bytes())?;
+    file.write_all(rules(bed.container.address, published).as_bytes())?;
     restore(bed).arg(file.path()).text()?;
     Ok(())
 }
@@ -47,7 +48,13 @@ fn restore(bed: &Bed) -> Cmd {
     host.command(if legacy { LEGACY } else { RESTORE })
 }
 
-fn rules(container: Ipv4Addr, ports: u16) -> String {
+fn rules(
+    container: Ipv4Addr,
+    Published {
+        protocol, ports, ..
+    }: Published,
+) -> String {
+    let matches = format!("-p {protocol} -m {protocol}");
     let [a, b, c, _] = GATEWAY.octets();
     let network = format!("{a}.{b}.{c}.0/24");
     let pairs = || (0..ports).map(|at| (FIRST_PORT + at, FIRST_CONTAINER_PORT + at));
@@ -63,14 +70,14 @@ fn rules(container: Ipv4Addr, ports: u16) -> String {
     for (_, inside) in pairs() {
         let _ = writeln!(
             rules,
-            "-A POSTROUTING -s {container}/32 -d {container}/32 -p udp -m udp --dport {inside} -j MASQUERADE"
+            "-A POSTROUTING -s {container}/32 -d {container}/32 {matches} --dport {inside} -j MASQUERADE"
         );
     }
     let _ = writeln!(rules, "-A DOCKER -i {BRIDGE} -j RETURN");
     for (outside, inside) in pairs() {
         let _ = writeln!(
             rules,
-            "-A DOCKER ! -i {BRIDGE} -p udp -m udp --dport {outside} -j DNAT --to-destination {container}:{inside}"
+            "-A DOCKER ! -i {BRIDGE} {matches} --dport {outside} -j DNAT --to-destination {container}:{inside}"
         );
     }
     let _ = write!(
@@ -90,7 +97,7 @@ fn rules(container: Ipv4Addr, ports: u16) -> String {
     for (_, inside) in pairs() {
         let _ = writeln!(
             rules,
-            "-A DOCKER -d {container}/32 ! -i {BRIDGE} -o {BRIDGE} -p udp -m udp --dport {inside} -j ACCEPT"
+            "-A DOCKER -d {container}/32 ! -i {BRIDGE} -o {BRIDGE} {matches} --dport {inside} -j ACCEPT"
         );
     }
     let _ = write!(

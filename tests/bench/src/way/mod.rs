@@ -14,7 +14,7 @@ pub mod portway;
 
 use anyhow::Result;
 
-use crate::{bed::Bed, contenders, sender::Traffic};
+use crate::{bed::Bed, contenders};
 
 /// One of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +29,19 @@ pub enum Way {
     PortwayTc,
     /// The same at the XDP hook.
     PortwayXdp,
+    /// See [`portway`], as it is without options on a host that has Docker's rules.
+    PortwayAuto,
+}
+
+/// What a way is open for.
+#[derive(Debug, Clone, Copy)]
+pub struct Published {
+    /// `tcp` or `udp`.
+    pub protocol: &'static str,
+    /// How many ports, from [`crate::frame::FIRST_PORT`] on.
+    pub ports: u16,
+    /// How many flows there are at a time.
+    pub flows: u32,
 }
 
 /// What keeps a way open.
@@ -42,8 +55,8 @@ pub enum Open {
 }
 
 impl Way {
-    /// All of them.
-    pub const ALL: [Self; 5] = [
+    /// Those that rewrite, each alone, and the one that need not.
+    pub const ALONE: [Self; 5] = [
         Self::Limit,
         Self::Iptables,
         Self::Nft,
@@ -59,6 +72,7 @@ impl Way {
             Self::Nft => contenders::NFT,
             Self::PortwayTc => contenders::PORTWAY_TC,
             Self::PortwayXdp => contenders::PORTWAY_XDP,
+            Self::PortwayAuto => contenders::PORTWAY_AUTO,
         }
     }
 
@@ -72,18 +86,21 @@ impl Way {
         matches!(self, Self::Iptables | Self::Nft)
     }
 
-    /// Publishes as many ports of the container as `traffic` wants, from [`crate::frame::FIRST_PORT`] on.
+    /// Publishes ports of the container.
     ///
     /// # Errors
     /// What it takes is missing, or fails.
-    pub fn open(self, bed: &Bed, traffic: Traffic) -> Result<Open> {
-        let ports = traffic.ports;
+    pub fn open(self, bed: &Bed, published: Published) -> Result<Open> {
         match self {
             Self::Limit => limit::Limit::open(bed).map(Open::Limit),
-            Self::Iptables => iptables::open(bed, ports).map(|()| Open::Host),
-            Self::Nft => nft::open(bed, ports).map(|()| Open::Host),
-            Self::PortwayTc => portway::open(bed, traffic, portway::LOAD_TC).map(Open::Portway),
-            Self::PortwayXdp => portway::open(bed, traffic, portway::LOAD_XDP).map(Open::Portway),
+            Self::Iptables => iptables::open(bed, published).map(|()| Open::Host),
+            Self::Nft => nft::open(bed, published).map(|()| Open::Host),
+            Self::PortwayTc => portway::open_alone(bed, published, "tc").map(Open::Portway),
+            Self::PortwayXdp => portway::open_alone(bed, published, "xdp").map(Open::Portway),
+            Self::PortwayAuto => {
+                iptables::open(bed, published)?;
+                portway::open(bed, published, "").map(Open::Portway)
+            }
         }
     }
 }

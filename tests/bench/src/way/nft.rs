@@ -9,15 +9,16 @@ use tempfile::NamedTempFile;
 use crate::{
     bed::Bed,
     frame::{FIRST_CONTAINER_PORT, FIRST_PORT},
+    way::Published,
 };
 
 /// Loads the rules.
 ///
 /// # Errors
 /// `nft` fails.
-pub fn open(bed: &Bed, ports: u16) -> Result<()> {
+pub fn open(bed: &Bed, published: Published) -> Result<()> {
     let mut file = NamedTempFile::new().context("no room for a file")?;
-    file.write_all(rules(bed.container.address, ports).as_bytes())?;
+    file.write_all(rules(bed.container.address, published).as_bytes())?;
     bed.lab
         .host
         .command("nft")
@@ -27,7 +28,12 @@ pub fn open(bed: &Bed, ports: u16) -> Result<()> {
     Ok(())
 }
 
-fn rules(container: Ipv4Addr, ports: u16) -> String {
+fn rules(
+    container: Ipv4Addr,
+    Published {
+        protocol, ports, ..
+    }: Published,
+) -> String {
     let [a, b, c, _] = GATEWAY.octets();
     let network = format!("{a}.{b}.{c}.0/24");
     let list = |element: &dyn Fn(u16) -> String| {
@@ -36,9 +42,12 @@ fn rules(container: Ipv4Addr, ports: u16) -> String {
     };
     let published = list(&|at| {
         let (outside, inside) = (FIRST_PORT + at, FIRST_CONTAINER_PORT + at);
-        format!("udp . {outside} : {container} . {inside}")
+        format!("{protocol} . {outside} : {container} . {inside}")
     });
-    let open = list(&|at| format!("{container} . udp . {}", FIRST_CONTAINER_PORT + at));
+    let open = list(&|at| {
+        let inside = FIRST_CONTAINER_PORT + at;
+        format!("{container} . {protocol} . {inside}")
+    });
     format!(
         r#"table ip nat {{
     map published {{

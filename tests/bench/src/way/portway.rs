@@ -1,34 +1,35 @@
-//! portway, alone: whatever it leaves to the kernel is lost here, and seen.
+//! portway. Where it is alone, whatever it leaves to the kernel is lost, and seen.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use dataplane_common::layout::DEFAULT_MAX_FLOWS;
 use portway_tests::portway::Portway;
 
 use crate::{
     bed::Bed,
     frame::{FIRST_CONTAINER_PORT, FIRST_PORT},
-    sender::{Flows, Traffic},
+    way::Published,
 };
 
-/// `portway load` for TC.
-pub const LOAD_TC: &str = "--mode tc --admission direct";
-
-/// The same for XDP.
-pub const LOAD_XDP: &str = "--mode xdp --admission direct";
-
-/// Loads it with these options, publishes, and returns the instance's name. There is room for twice the flows
-/// that take turns, as conntrack has it.
+/// Opens it in this mode on a host without rules, with room for twice the flows, as conntrack has it.
 ///
 /// # Errors
-/// It fails; with its own words.
-pub fn open(bed: &Bed, traffic: Traffic, options: &str) -> Result<String> {
+/// As [`open`].
+pub fn open_alone(bed: &Bed, published: Published, mode: &str) -> Result<String> {
+    let max_flows = DEFAULT_MAX_FLOWS.max(2 * published.flows);
+    let options = format!("--mode {mode} --admission direct --max-flows {max_flows}");
+    open(bed, published, &options)
+}
+
+/// Loads it with these options, publishes, and returns the instance's name.
+///
+/// # Errors
+/// It fails, with its own words; or it does not admit flows by itself.
+pub fn open(bed: &Bed, published: Published, options: &str) -> Result<String> {
+    let Published {
+        protocol, ports, ..
+    } = published;
     let portway = Portway::new(&bed.lab.host)?;
-    let max_flows = match traffic.flows {
-        Flows::Turns(flows) if flows > DEFAULT_MAX_FLOWS / 2 => 2 * flows,
-        _ => DEFAULT_MAX_FLOWS,
-    };
-    portway.load(&format!("{options} --max-flows {max_flows}"))?;
-    let ports = traffic.ports;
+    portway.load(options)?;
     let range = |first: u16| match ports {
         1 => first.to_string(),
         _ => format!("{first}-{}", first + (ports - 1)),
@@ -36,7 +37,16 @@ pub fn open(bed: &Bed, traffic: Traffic, options: &str) -> Result<String> {
     let address = bed.container.address;
     let (outside, inside) = (range(FIRST_PORT), range(FIRST_CONTAINER_PORT));
     portway
-        .publish(&format!("{outside}:{address}:{inside}/udp"))
+        .publish(&format!("{outside}:{address}:{inside}/{protocol}"))
         .with_context(|| format!("portway does not publish {ports} ports"))?;
+    let admission = portway
+        .status()?
+        .admission
+        .context("portway is not loaded")?;
+    ensure!(
+        admission.mode == "direct",
+        "the kernel admits flows: {}",
+        admission.why
+    );
     Ok(portway.leave())
 }
