@@ -3,7 +3,7 @@
 //!
 //! A flow has a favourite way in its bucket, where it mostly is; else its tag tells the way. Flows that have
 //! not proved to be real give way to new ones, the oldest of their bucket first; a flood of them reaches no
-//! others. Those that have proved it are kept, up to half of a bucket. More of them go to a hash table behind
+//! others. Those that have proved it are kept, up to six of a bucket. More of them go to a hash table behind
 //! (`FLOWS`), which is asked only for buckets that have ever sent one there.
 
 use core::hint::black_box;
@@ -18,9 +18,9 @@ use crate::{
 /// Flows in a bucket.
 pub const WAYS: usize = 8;
 
-/// Flows of a bucket that can be kept. The others stay free for new ones, so that one of these lives until
-/// four more have come to its bucket.
-pub const MAX_KEPT: u32 = 4;
+/// Flows of a bucket that can be kept. The other ways stay free for new ones, so that one of these lives until
+/// at least two more have come to its bucket.
+pub const MAX_KEPT: u32 = 6;
 
 /// No way.
 pub const NOWHERE: usize = WAYS;
@@ -68,9 +68,9 @@ pub struct Place {
 
 impl Place {
     /// Of the flow with this key. `seed` is any number nobody outside can know, so that nobody can choose
-    /// flows of one bucket; `mask` is the number of buckets, a power of two, less one.
+    /// flows of one bucket.
     #[inline(always)]
-    pub fn of<A: Pod>(key: &FlowKey<A>, seed: u64, mask: u32) -> Self {
+    pub fn of<A: Pod>(key: &FlowKey<A>, seed: u64, buckets: u32) -> Self {
         // Odd constants with their bits spread: those of splitmix64 (Steele, Lea, Flood 2014).
         const FIRST: u64 = 0xbf58_476d_1ce4_e5b9;
         const SECOND: u64 = 0x94d0_49bb_1331_11eb;
@@ -89,7 +89,8 @@ impl Place {
         hash = hash.wrapping_mul(SECOND);
         hash ^= hash >> 29;
         Self {
-            bucket: (hash >> 32) as u32 & mask,
+            // The top half, scaled.
+            bucket: ((hash >> 32) * u64::from(buckets) >> 32) as u32,
             way: (hash >> 16) as usize % WAYS,
             tag: hash as u16 | 1,
         }
@@ -253,7 +254,7 @@ mod tests {
             for client in 0..clients {
                 for port in 0..ports {
                     let key = key(0x0a00_0000 + client, port as u16);
-                    let place = Place::of(&key, 0x1234_5678_9abc_def0, BUCKETS as u32 - 1);
+                    let place = Place::of(&key, 0x1234_5678_9abc_def0, BUCKETS as u32);
                     found[place.bucket as usize * WAYS + place.way] += 1;
                 }
             }

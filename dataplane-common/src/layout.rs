@@ -1,6 +1,6 @@
 //! Names, sizes and version of the pinned maps.
 
-use crate::bucket::WAYS;
+use crate::bucket::{MAX_KEPT, WAYS};
 
 /// The layout's version: part of the pin path, and to be raised by every change to a map's key, value,
 /// type or meaning.
@@ -24,25 +24,25 @@ pub const MAX_HOOKS: u32 = 16_384;
 /// IPv4 flows, unless the user says otherwise.
 pub const DEFAULT_MAX_FLOWS: u32 = 262_144;
 
-/// Buckets of the table of flows, for so many flows: a power of two.
+/// Buckets of the table of flows, for so many flows.
 pub const fn buckets(max_flows: u32) -> u32 {
-    (max_flows / WAYS as u32).next_power_of_two()
+    max_flows.div_ceil(WAYS as u32)
 }
 
-/// Room in the table behind, for so many flows: for those that find no place in their bucket, half of which
-/// is for established ones.
+/// Room in the table behind, for so many flows: for the established ones among them that find no place in their
+/// bucket, when all are established.
 pub const fn spilled(max_flows: u32) -> u32 {
-    max_flows / 2
+    max_flows.div_ceil(WAYS as u32) * (WAYS as u32 - MAX_KEPT)
 }
 
-/// IPv6 has so many times less room for flows of either kind: the tables take their memory whether they are
+/// IPv6 has so many times less room for flows and all that goes with them: the tables take their memory whether they are
 /// full or empty, and on most hosts most flows are IPv4's.
-pub const LESS_V6: u32 = 4;
+pub const LESS_V6: u32 = 8;
 
-/// Flows of one family whose client the container sees under another port.
+/// IPv4 flows whose client the container sees under another port.
 pub const MAX_REMAPPED: u32 = 16_384;
 
-/// Conversations of others from published ports that are kept in mind, of one family.
+/// Conversations of others from published ports that are kept in mind, in IPv4.
 pub const MAX_FOREIGN: u32 = 65_536;
 
 /// Datagrams of one family that are under way in fragments.
@@ -181,10 +181,10 @@ pub mod maps {
 pub mod constants {
     /// A random number (`u64`) that decides which flows share a bucket.
     pub const HASH_SEED: &str = "HASH_SEED";
-    /// The number of IPv4's buckets less one (`u32`).
-    pub const BUCKET_MASK_V4: &str = "BUCKET_MASK_V4";
-    /// The number of IPv6's buckets less one (`u32`).
-    pub const BUCKET_MASK_V6: &str = "BUCKET_MASK_V6";
+    /// The number of IPv4's buckets (`u32`).
+    pub const BUCKET_COUNT_V4: &str = "BUCKET_COUNT_V4";
+    /// The number of IPv6's buckets (`u32`).
+    pub const BUCKET_COUNT_V6: &str = "BUCKET_COUNT_V6";
 }
 
 /// The programs' names, in the object file and under the pin path.

@@ -165,5 +165,5 @@ fn release_if_over<F: FamilyMaps>(bucket: &mut Bucket<F::Address>, way: usize) {
 
 #[inline(always)]
 fn place<F: FamilyMaps>(key: &FlowKey<F::Address>) -> Place {
-    Place::of(key, maps::hash_seed(), F::bucket_mask())
+    Place::of(key, maps::hash_seed(), F::bucket_count())
 }

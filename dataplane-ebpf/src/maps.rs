@@ -93,8 +93,8 @@ pub trait FamilyMaps: Family {
     fn routes() -> &'static PerCpuArray<KnownRoute<Self::Address>>;
     /// Flows.
     fn buckets() -> &'static Array<Bucket<Self::Address>>;
-    /// The number of buckets less one.
-    fn bucket_mask() -> u32;
+    /// The number of buckets.
+    fn bucket_count() -> u32;
     /// Established flows that have found no place in their bucket.
     fn flows() -> &'static LruHashMap<FlowKey<Self::Address>, Flow<Self::Address>>;
     /// Ports of clients as their containers see them, where these are not the clients' own.
@@ -110,7 +110,7 @@ pub trait FamilyMaps: Family {
 /// Declares a family's maps.
 macro_rules! family_maps {
     ($family:ty, $address:ty, $less:expr, $ports:ident, $bound_ports:ident, $port_notes:ident, $local:ident, $last_local:ident, $routes:ident, $buckets:ident,
-     $bucket_mask:ident, $flows:ident, $remapped:ident, $foreign:ident, $datagrams:ident, $held:ident) => {
+     $bucket_count:ident, $flows:ident, $remapped:ident, $foreign:ident, $datagrams:ident, $held:ident) => {
         #[map]
         pub static $ports: Array<PortSlot> = Array::with_max_entries(PORT_SLOTS, 0);
 
@@ -139,7 +139,7 @@ macro_rules! family_maps {
 
         /// Overwritten when the programs are loaded.
         #[unsafe(no_mangle)]
-        static $bucket_mask: u32 = buckets(DEFAULT_MAX_FLOWS / $less) - 1;
+        static $bucket_count: u32 = buckets(DEFAULT_MAX_FLOWS / $less);
 
         #[map]
         pub static $flows: LruHashMap<FlowKey<$address>, Flow<$address>> =
@@ -147,11 +147,11 @@ macro_rules! family_maps {
 
         #[map]
         pub static $remapped: LruHashMap<OuterTuple<$address>, Be16> =
-            LruHashMap::with_max_entries(MAX_REMAPPED, 0);
+            LruHashMap::with_max_entries(MAX_REMAPPED / $less, 0);
 
         #[map]
         pub static $foreign: LruHashMap<OuterTuple<$address>, u32> =
-            LruHashMap::with_max_entries(MAX_FOREIGN, 0);
+            LruHashMap::with_max_entries(MAX_FOREIGN / $less, 0);
 
         #[map]
         pub static $datagrams: LruHashMap<FragmentKey<$address>, Datagram> =
@@ -200,8 +200,8 @@ macro_rules! family_maps {
             }
 
             #[inline(always)]
-            fn bucket_mask() -> u32 {
-                constant(&$bucket_mask)
+            fn bucket_count() -> u32 {
+                constant(&$bucket_count)
             }
 
             #[inline(always)]
@@ -243,7 +243,7 @@ family_maps!(
     LAST_LOCAL_V4,
     ROUTES_V4,
     BUCKETS_V4,
-    BUCKET_MASK_V4,
+    BUCKET_COUNT_V4,
     FLOWS_V4,
     REMAPPED_V4,
     FOREIGN_V4,
@@ -262,7 +262,7 @@ family_maps!(
     LAST_LOCAL_V6,
     ROUTES_V6,
     BUCKETS_V6,
-    BUCKET_MASK_V6,
+    BUCKET_COUNT_V6,
     FLOWS_V6,
     REMAPPED_V6,
     FOREIGN_V6,

@@ -143,19 +143,17 @@ impl Dataplane {
     fn load_pinned(instance: &Instance, lock: &Lock, options: LoadOptions) -> anyhow::Result<Self> {
         instance.create_folders(lock)?;
         let mut loader = EbpfLoader::new();
-        let sizes = [
-            (&maps::V4, constants::BUCKET_MASK_V4, options.max_flows),
-            (
-                &maps::V6,
-                constants::BUCKET_MASK_V6,
-                options.max_flows / LESS_V6,
-            ),
-        ]
-        .map(|(names, mask, flows)| (names, mask, flows, buckets(flows) - 1));
-        for (names, mask_name, flows, mask) in &sizes {
-            loader.map_max_entries(names.buckets, mask + 1);
-            loader.map_max_entries(names.flows, spilled(*flows));
-            loader.override_global(mask_name, mask, true);
+        let max_flows = [options.max_flows, options.max_flows / LESS_V6];
+        let bucket_counts = max_flows.map(buckets);
+        let families = [
+            (&maps::V4, constants::BUCKET_COUNT_V4),
+            (&maps::V6, constants::BUCKET_COUNT_V6),
+        ];
+        for (index, (names, count_name)) in families.into_iter().enumerate() {
+            let count = &bucket_counts[index];
+            loader.map_max_entries(names.buckets, *count);
+            loader.map_max_entries(names.flows, spilled(max_flows[index]));
+            loader.override_global(count_name, count, true);
         }
         let seed = RandomState::new().hash_one(instance.to_string());
         loader.override_global(constants::HASH_SEED, &seed, true);

@@ -146,7 +146,7 @@ impl<'a> Rig<'a> {
     pub fn new(lab: &'a Lab, portway: &Portway<'_>, container: &Container) -> Result<Self> {
         let host = &lab.host;
         // Small tables, which are often looked through.
-        portway.load("--admission direct --max-flows 16384")?;
+        portway.load("--admission direct --max-flows 65536")?;
         let secondary = crate::lab::HOST_SECONDARY;
         for protocol in ["tcp", "udp"] {
             let to = format!("{}:{CONTAINER_PORT}/{protocol}", container.address);

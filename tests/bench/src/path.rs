@@ -25,8 +25,7 @@ use crate::{
     way::{Open, Way},
 };
 
-/// Flows that are established together. portway has room for 65,536 that are not established yet
-/// (`MAX_OPENING`), and an LRU map is not exact about its own.
+/// Flows that are established together, so few that none has to make room for another before it is.
 const TOGETHER: u32 = 57_344;
 
 /// An answered UDP flow that goes on after this long is a lasting one, to conntrack as to portway (2 s in
