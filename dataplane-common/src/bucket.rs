@@ -90,7 +90,7 @@ impl Place {
         hash ^= hash >> 29;
         Self {
             // The top half, scaled.
-            bucket: ((hash >> 32) * u64::from(buckets) >> 32) as u32,
+            bucket: (((hash >> 32) * u64::from(buckets)) >> 32) as u32,
             way: (hash >> 16) as usize % WAYS,
             tag: hash as u16 | 1,
         }

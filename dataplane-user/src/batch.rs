@@ -5,7 +5,7 @@
 //! include/uapi/linux/bpf.h.
 
 use std::{
-    borrow::BorrowMut,
+    borrow::{Borrow, BorrowMut},
     ffi::c_long,
     hash::Hash,
     io, iter,
@@ -16,7 +16,7 @@ use std::{
 
 use aya::{
     Pod,
-    maps::{HashMap, IterableMap, MapData},
+    maps::{Array, HashMap, IterableMap, MapData},
 };
 use nix::libc;
 
@@ -28,6 +28,9 @@ const LOOKUP_AND_DELETE: c_long = 21;
 
 /// `BPF_MAP_LOOKUP_BATCH`; of hash maps and arrays since Linux 5.6.
 const LOOKUP_BATCH: c_long = 24;
+
+/// `BPF_MAP_UPDATE_BATCH`; of arrays since Linux 5.6.
+const UPDATE_BATCH: c_long = 26;
 
 /// The part of `union bpf_attr` for one element.
 #[repr(C)]
@@ -153,6 +156,77 @@ impl<K: Pod + Eq + Hash, V: Pod> Batches<K, V> {
         }
         Ok(position)
     }
+}
+
+/// Reads `count` entries of an array from `first` on, which it has.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub fn read_range<V: Pod>(
+    array: &Array<impl Borrow<MapData>, V>,
+    first: u32,
+    count: u32,
+) -> io::Result<Vec<V>> {
+    let mut keys = Vec::<u32>::with_capacity(count as usize);
+    let mut values = Vec::<V>::with_capacity(count as usize);
+    // The kernel goes on behind the entry that it is given.
+    let before = first.wrapping_sub(1);
+    let mut last = 0_u32;
+    let mut attr = BatchAttr {
+        in_batch: if first == 0 {
+            0
+        } else {
+            ptr::from_ref(&before) as u64
+        },
+        out_batch: &raw mut last as u64,
+        keys: keys.as_mut_ptr() as u64,
+        values: values.as_mut_ptr() as u64,
+        count,
+        map_fd: descriptor(array.map()),
+        element_flags: 0,
+        flags: 0,
+    };
+    // SAFETY: `attr` is what this command takes; keys and values have the sizes of the map's, which aya has
+    // compared, and there is room for `count` of each.
+    match unsafe { bpf(LOOKUP_BATCH, &mut attr) } {
+        // At the end of the array.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+        result => result?,
+    }
+    if attr.count != count {
+        return Err(io::Error::other("the array is shorter than that"));
+    }
+    // SAFETY: the kernel has written that many, and any bytes make a `Pod`.
+    unsafe { values.set_len(count as usize) };
+    Ok(values)
+}
+
+/// Writes entries of an array, one after the other from `first` on.
+///
+/// # Errors
+///
+/// The kernel refuses; then some of the first may have been written.
+pub fn write_range<V: Pod>(
+    array: &mut Array<impl BorrowMut<MapData>, V>,
+    first: u32,
+    values: &[V],
+) -> io::Result<()> {
+    let count = values.len() as u32;
+    let keys: Vec<u32> = (first..first + count).collect();
+    let mut attr = BatchAttr {
+        in_batch: 0,
+        out_batch: 0,
+        keys: keys.as_ptr() as u64,
+        values: values.as_ptr() as u64,
+        count,
+        map_fd: descriptor(array.map()),
+        element_flags: 0,
+        flags: 0,
+    };
+    // SAFETY: `attr` is what this command takes; the kernel reads `count` keys and values of the map's sizes,
+    // which aya has compared.
+    unsafe { bpf(UPDATE_BATCH, &mut attr) }
 }
 
 /// Takes an entry out of `map` and returns what it was at that moment; none if it was not there.

@@ -14,6 +14,7 @@ use dataplane_common::{
 
 use crate::{
     address::Address,
+    batch::{read_range, write_range},
     dataplane::Dataplane,
     publication::{PortRange, Publication},
     rows::{Row, protocol_number},
@@ -75,21 +76,19 @@ where
 {
     fn publish(&mut self, number: u32, publication: &Publication) -> anyhow::Result<()> {
         let protocol = protocol_number(publication.protocol);
-        for (port, container_port) in ports(publication) {
+        self.change(publication, |bound_ports, (port, container_port), old| {
             let slot = PortSlot::new(number, Be16::new(container_port));
-            let old = self.get(protocol, port)?;
             match bound_key(publication, protocol, port) {
-                None => self.set(protocol, port, slot.with_bound(old.has_bound()))?,
+                None => Ok(slot.with_bound(old.has_bound())),
                 // The entry first, then the word that there is one.
                 Some(key) => {
-                    self.bound_ports
+                    bound_ports
                         .insert(key, slot, 0)
                         .context("cannot publish a port of a single address")?;
-                    self.set(protocol, port, old.with_bound(true))?;
+                    Ok(old.with_bound(true))
                 }
             }
-        }
-        Ok(())
+        })
     }
 
     fn unpublish(
@@ -99,16 +98,12 @@ where
         live: &[Row],
     ) -> anyhow::Result<()> {
         let protocol = protocol_number(publication.protocol);
-        for (port, _) in ports(publication) {
-            let old = self.get(protocol, port)?;
+        self.change(publication, |bound_ports, (port, _), old| {
             match bound_key(publication, protocol, port) {
-                None if old.backend() == number => {
-                    let empty = PortSlot::EMPTY.with_bound(old.has_bound());
-                    self.set(protocol, port, empty)?;
-                }
-                None => {}
+                None if old.backend() == number => Ok(PortSlot::EMPTY.with_bound(old.has_bound())),
+                None => Ok(old),
                 Some(key) => {
-                    self.remove_bound(&key, number)?;
+                    remove_bound(bound_ports, &key, number)?;
                     let still_bound = live.iter().any(|row| {
                         protocol_number(row.publication.protocol) == protocol
                             && bound_key::<A>(&row.publication, protocol, port).is_some()
@@ -118,35 +113,50 @@ where
                                 .first_shared(PortRange::single(port))
                                 .is_some()
                     });
-                    self.set(protocol, port, old.with_bound(still_bound))?;
+                    Ok(old.with_bound(still_bound))
                 }
             }
+        })
+    }
+
+    /// Changes the slot of each port of a publication, all of them with two system calls.
+    fn change(
+        &mut self,
+        publication: &Publication,
+        mut change: impl FnMut(
+            &mut HashMap<MapData, BoundPort<A>, PortSlot>,
+            (u16, u16),
+            PortSlot,
+        ) -> anyhow::Result<PortSlot>,
+    ) -> anyhow::Result<()> {
+        let protocol = protocol_number(publication.protocol);
+        let range = publication.host_ports;
+        let first = port_slot(protocol, Be16::new(range.first));
+        let count = u32::from(range.last - range.first) + 1;
+        let mut slots =
+            read_range(self.ports, first, count).context("cannot read the published ports")?;
+        for (slot, port) in slots.iter_mut().zip(ports(publication)) {
+            *slot = change(self.bound_ports, port, *slot)?;
         }
-        Ok(())
+        write_range(self.ports, first, &slots).context("cannot write the published ports")
     }
+}
 
-    /// Removes a port of a single address if it leads to the backend of this number.
-    fn remove_bound(&mut self, key: &BoundPort<A>, number: u32) -> anyhow::Result<()> {
-        match self.bound_ports.get(key, 0) {
-            Ok(slot) if slot.backend() == number => self
-                .bound_ports
-                .remove(key)
-                .context("cannot unpublish a port of a single address"),
-            Ok(_) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(error) => Err(error).context("cannot read a published port"),
-        }
-    }
-
-    fn get(&self, protocol: IpProtocol, port: u16) -> anyhow::Result<PortSlot> {
-        self.ports
-            .get(&port_slot(protocol, Be16::new(port)), 0)
-            .context("cannot read a published port")
-    }
-
-    fn set(&mut self, protocol: IpProtocol, port: u16, slot: PortSlot) -> anyhow::Result<()> {
-        self.ports
-            .set(port_slot(protocol, Be16::new(port)), slot, 0)
-            .context("cannot write a published port")
+/// Removes a port of a single address if it leads to the backend of this number.
+fn remove_bound<A>(
+    bound_ports: &mut HashMap<MapData, BoundPort<A>, PortSlot>,
+    key: &BoundPort<A>,
+    number: u32,
+) -> anyhow::Result<()>
+where
+    BoundPort<A>: Pod,
+{
+    match bound_ports.get(key, 0) {
+        Ok(slot) if slot.backend() == number => bound_ports
+            .remove(key)
+            .context("cannot unpublish a port of a single address"),
+        Ok(_) | Err(MapError::KeyNotFound) => Ok(()),
+        Err(error) => Err(error).context("cannot read a published port"),
     }
 }
 
