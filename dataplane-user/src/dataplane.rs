@@ -27,6 +27,7 @@ use dataplane_common::{
 
 use crate::{
     instance::{Instance, Lock},
+    signals::Quiet,
     text::encode_text,
 };
 
@@ -132,6 +133,7 @@ impl Dataplane {
     /// The kernel refuses; then nothing stays pinned.
     pub fn load(instance: &Instance, lock: &Lock, options: LoadOptions) -> anyhow::Result<Self> {
         check_kernel()?;
+        let _quiet = Quiet::begin()?;
         let loaded = Self::load_pinned(instance, lock, options);
         if loaded.is_err() {
             // The error that made it fail is the one worth telling.
