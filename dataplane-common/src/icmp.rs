@@ -212,7 +212,10 @@ pub fn reply_error<F: Family, P: Packet, T: Tables<F>>(
     }
     check_sender(tables, network)?;
     if flow.is_route_stale(settings, tables.now()) {
-        renew_route(tables, &key, backend, settings, &mut flow)?;
+        let host_address = flow.host_address;
+        drop(flow);
+        renew_route(tables, &key, backend, settings, &host_address)?;
+        flow = tables.flow(&key).ok_or(Reason::Icmp)?;
     }
     if network.length > flow.external_mtu.into() {
         return Err(Reason::Mtu);

@@ -212,7 +212,7 @@ impl<F: Family> Candidate<'_, F> {
             return known;
         }
         flow.take_back();
-        let (known, observed) = self.take_into(&mut flow);
+        let (known, observed) = self.take_into(tables, &mut flow);
         drop(flow);
         if observed == Observed::Proven {
             tables.establish(key);
@@ -222,8 +222,15 @@ impl<F: Family> Candidate<'_, F> {
 
     /// Takes a packet into its flow.
     #[inline(always)]
-    pub(crate) fn take_into(&self, flow: &mut Flow<F::Address>) -> (Known, Observed) {
+    pub(crate) fn take_into<T: Tables<F>>(
+        &self,
+        _tables: &T,
+        flow: &mut Flow<F::Address>,
+    ) -> (Known, Observed) {
         let is_stale = flow.is_route_stale(self.settings, self.now);
+        if is_stale && T::IS_SEEN_AGAIN {
+            return (Known::Refused(Reason::NoRoute), Observed::Noted);
+        }
         if !is_stale && flow.external_ifindex != self.ingress {
             return (Known::Refused(Reason::ReversePath), Observed::Noted);
         }

@@ -2,7 +2,7 @@
 
 use crate::{
     family::Family,
-    flow::{Flow, FlowKey, Observed},
+    flow::{FlowKey, Observed},
     headers::{Ethernet, Ports},
     lease,
     packet::Packet,
@@ -77,7 +77,10 @@ pub fn reply<F: Family, P: Packet, T: Tables<F>>(
         return Err(Reason::Ttl);
     }
     if flow.is_route_stale(settings, now) {
-        renew_route(tables, &key, backend, settings, &mut flow)?;
+        let host_address = flow.host_address;
+        drop(flow);
+        renew_route(tables, &key, backend, settings, &host_address)?;
+        flow = tables.flow(&key).ok_or(Reason::NotAReply)?;
     }
     if !parsed.fits(u32::from(flow.external_mtu)) {
         return Err(Reason::Mtu);
@@ -114,9 +117,9 @@ pub(crate) fn renew_route<F: Family, T: Tables<F>>(
     key: &FlowKey<F::Address>,
     backend: &Backend,
     settings: &Settings,
-    flow: &mut Flow<F::Address>,
+    host_address: &F::Address,
 ) -> Result<(), Reason> {
-    if !tables.is_local(&flow.host_address) {
+    if !tables.is_local(host_address) {
         return Err(Reason::NotLocal);
     }
     let mut route = Route::to(key.client);
@@ -126,6 +129,8 @@ pub(crate) fn renew_route<F: Family, T: Tables<F>>(
         &key.client,
         &mut route,
     )?;
+    // It may have given way to another one meanwhile.
+    let mut flow = tables.flow(key).ok_or(Reason::NotAReply)?;
     flow.set_route(&route, settings, tables.now());
     Ok(())
 }

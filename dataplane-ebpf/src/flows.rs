@@ -63,39 +63,37 @@ pub fn insert<F: FamilyMaps>(
             way = bucket.way_of(0);
         }
         if way == NOWHERE {
-            way = bucket.first_way(turn, false);
+            // One that is kept and over by now goes first.
+            way = bucket.first_way(turn, true);
+            release_if_over::<F>(bucket, way);
+            if bucket.is_kept(way) {
+                way = bucket.first_way(turn, false);
+            }
             next = way as u64 + 1;
         }
     }
     let way = way % WAYS;
-    let slot = &bucket.slots[way];
-    let result = if bucket.tags[way] == place.tag && !slot.key.is(key) {
-        // By chance another one there has its tag. It is written over a copy of that one.
-        bucket.has_spilled = 1;
-        let other: &Flow<_> = &slot.flow;
-        let _ = F::flows().insert(key, other, 0);
-        F::flows().get_ptr_mut(key).ok_or(TableFull)
-    } else {
+    // By chance, one in some billions, the one that has its tag is another, which is kept.
+    let is_free = !bucket.is_kept(way) || bucket.slots[way].key.is(key);
+    if is_free {
         bucket.tags[way] = 0;
         bucket.set_kept(way, false);
-        Ok(&raw mut bucket.slots[way].flow)
-    };
-    let result = result.map(|flow| {
-        // SAFETY: as for `find`.
-        write(unsafe { &mut *flow });
-    });
-    let is_behind = bucket.tags[way] != 0;
-    if !is_behind {
-        bucket.slots[way].key = *key;
+        // Nobody is to find what is being written, neither under its old key nor under its new one.
+        let slot = black_box(&mut bucket.slots[way]);
+        slot.key.protocol.0 = 0;
+        let slot = black_box(slot);
+        write(&mut slot.flow);
+        let slot = black_box(slot);
+        slot.key = *key;
         bucket.tags[way] = place.tag;
     }
     let has_spilled = bucket.has_spilled != 0;
     swap(&mut bucket.turn, next % WAYS as u64);
-    if has_spilled && !is_behind {
+    if has_spilled {
         // One that is over would be found when this one has gone.
         let _ = F::flows().remove(key);
     }
-    result
+    if is_free { Ok(()) } else { Err(TableFull) }
 }
 
 /// Keeps a flow that has proved to be real.
@@ -126,9 +124,6 @@ pub fn keep<F: FamilyMaps>(key: &FlowKey<F::Address>) {
         } else {
             spill::<F>(bucket, way);
         }
-    } else if let Some(flow) = F::flows().get_ptr_mut(key) {
-        // SAFETY: as for `find`.
-        unsafe { (*flow).marks |= Flow::<F::Address>::KEPT };
     }
     swap(&mut bucket.turn, next % WAYS as u64);
 }

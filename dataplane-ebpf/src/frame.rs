@@ -73,8 +73,8 @@ impl Packet for Frame {
 
     #[inline(always)]
     fn vlan_id(&self) -> u16 {
-        // A tagged frame has another EtherType here. A tag that the NIC has taken off cannot be seen: such
-        // a frame is found out by its route, which leads back to the VLAN's interface and not to this one.
+        // A tagged frame has another EtherType here. A tag that the NIC has taken off cannot be seen: an
+        // interface that carries VLANs gets no program.
         0
     }
 

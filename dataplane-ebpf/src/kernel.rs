@@ -175,6 +175,8 @@ fn ask_route<F: Routing, H>(
     let mut query: FibLookup = unsafe { core::mem::zeroed() };
     query.family = F::AF;
     query.ifindex = from;
+    // Else it is the device's MTU that TC is told, where XDP is told the route's. No route has a smaller one.
+    query.__bindgen_anon_1.tot_len = 1;
     F::ask(&mut query, *container, *client);
     // SAFETY: `query` is as long as said, and outlives the call.
     let result = unsafe {
@@ -192,11 +194,12 @@ fn ask_route<F: Routing, H>(
     if !found || query.family != F::AF {
         return Err(Reason::NoRoute);
     }
-    // SAFETY: the helper puts the route's MTU where the query had the length.
-    let mtu = match unsafe { query.__bindgen_anon_1.mtu_result } {
+    let mtu = if result == i64::from(BPF_FIB_LKUP_RET_SUCCESS) {
+        // SAFETY: the helper puts the route's MTU where the query had the length.
+        unsafe { query.__bindgen_anon_1.mtu_result }
+    } else {
         // Not told while the neighbour is unresolved. The next look at the route will.
-        0 => kernel.device_mtu(query.ifindex).ok_or(Reason::NoRoute)?,
-        mtu => mtu,
+        kernel.device_mtu(query.ifindex).ok_or(Reason::NoRoute)?
     };
     *route = Route {
         ifindex: query.ifindex,

@@ -124,6 +124,12 @@ impl Reconciler {
 
     /// From now on wants XDP, or not, and lets later commands do so too.
     pub fn set_mode(&mut self, mode: Mode) -> anyhow::Result<()> {
+        if mode != self.mode {
+            // Another kind of XDP wants something else of containers. Until they have it, packets take TC's way.
+            for row in rows::read(&self.dataplane)? {
+                self.dataplane.set_device(row.number, None)?;
+            }
+        }
         self.mode = mode;
         self.dataplane
             .update_record(|record| record.mode = mode as u32)

@@ -107,6 +107,7 @@ mod tests {
             device: Device::Other,
             peer: None,
             bridge: None,
+            vlan_of: None,
             mac: Some(BRIDGE_MAC),
             mtu,
             framing: Some(Framing::Ethernet),

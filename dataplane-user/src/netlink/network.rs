@@ -43,6 +43,8 @@ pub struct Link {
     pub peer: Option<Peer>,
     /// The interface it is a port of: a bridge, or a bond.
     pub bridge: Option<u32>,
+    /// The interface whose VLAN it is.
+    pub vlan_of: Option<u32>,
     /// Its own MAC.
     pub mac: Option<Mac>,
     /// Its MTU, in bytes.
@@ -202,6 +204,7 @@ fn read_link(message: &LinkMessage) -> Link {
         device: Device::Other,
         peer: None,
         bridge: None,
+        vlan_of: None,
         mac: None,
         mtu: 0,
         framing: Framing::of(message.header.link_layer_type),
@@ -209,6 +212,7 @@ fn read_link(message: &LinkMessage) -> Link {
     };
     let mut peer = None;
     let mut namespace = None;
+    let mut is_vlan = false;
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
@@ -225,6 +229,7 @@ fn read_link(message: &LinkMessage) -> Link {
                     match info {
                         LinkInfo::Kind(InfoKind::Bridge) => link.kind = LinkKind::Bridge,
                         LinkInfo::Kind(InfoKind::Veth) => link.device = Device::Veth,
+                        LinkInfo::Kind(InfoKind::Vlan) => is_vlan = true,
                         _ => {}
                     }
                 }
@@ -232,6 +237,7 @@ fn read_link(message: &LinkMessage) -> Link {
             _ => {}
         }
     }
+    link.vlan_of = peer.filter(|_| is_vlan);
     if link.device == Device::Veth
         && let Some(namespace) = namespace
     {

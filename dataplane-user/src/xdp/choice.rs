@@ -69,6 +69,8 @@ pub struct Facts {
     pub features: Option<XdpFeatures>,
     /// Whether other interfaces are its ports.
     pub has_ports: bool,
+    /// Whether other interfaces are VLANs of it.
+    pub has_vlans: bool,
     /// Somebody else's XDP program on it, by id.
     pub foreign: Option<u32>,
     /// Another interface with the same slot in the programs' table.
@@ -89,6 +91,8 @@ pub enum Declined {
     /// Its frames come in by other interfaces, and a program here would be run as if it were at those
     /// (`bond_xdp_set`, drivers/net/bonding/bond_main.c).
     Ports,
+    /// A NIC may take VLAN tags off before XDP, where nothing else tells whose a frame is.
+    Vlans,
     /// Its peer would lose segmentation offload (`veth_xdp_set`, drivers/net/veth.c), and whoever sends
     /// there leaves checksums unfinished, so that XDP has to pass most of it on.
     Veth,
@@ -125,6 +129,7 @@ impl Declined {
             Self::SlotTaken(ifindex) => (10, ifindex),
             Self::Refused(errno) => (11, errno as u32),
             Self::HardwareGro => (12, 0),
+            Self::Vlans => (13, 0),
         }
     }
 
@@ -135,6 +140,7 @@ impl Declined {
             2 => Self::Bare,
             3 => Self::Foreign(detail),
             4 => Self::Ports,
+            13 => Self::Vlans,
             5 => Self::Veth,
             6 => Self::Virtio,
             7 => Self::NotNative,
@@ -162,6 +168,7 @@ impl fmt::Display for Declined {
                 write!(f, "somebody else's XDP program is there, id {program}")
             }
             Self::Ports => f.write_str("its frames come in by other interfaces"),
+            Self::Vlans => f.write_str("it carries VLANs, whose tags XDP may not see"),
             Self::Veth => f.write_str("a veth's peer would lose segmentation offload"),
             Self::Virtio => f.write_str("a virtio device would lose its receive offloads"),
             Self::HardwareGro => f.write_str("it would lose its receive offload"),
@@ -214,6 +221,9 @@ fn can_natively(facts: &Facts) -> Result<(), Declined> {
     if facts.has_ports {
         return Err(Declined::Ports);
     }
+    if facts.has_vlans {
+        return Err(Declined::Vlans);
+    }
     match facts.features {
         Some(features) if !features.has(XdpFeatures::BASIC) => Err(Declined::NotNative),
         Some(features) if !features.has(XdpFeatures::REDIRECT) => Err(Declined::NoRedirect),
@@ -246,6 +256,7 @@ mod tests {
         has_hardware_gro: false,
         features: Some(ABLE),
         has_ports: false,
+        has_vlans: false,
         foreign: None,
         slot_owner: None,
         refused: None,
@@ -315,6 +326,13 @@ mod tests {
                     ..NIC
                 },
                 but_generic(Declined::Ports),
+            ),
+            (
+                Facts {
+                    has_vlans: true,
+                    ..NIC
+                },
+                but_generic(Declined::Vlans),
             ),
             (
                 Facts {

@@ -97,6 +97,11 @@ impl External<'_> {
                 .links
                 .values()
                 .any(|port| port.bridge == Some(link.index)),
+            has_vlans: self
+                .network
+                .links
+                .values()
+                .any(|vlan| vlan.vlan_of == Some(link.index)),
             foreign: link.xdp.iter().copied().find(|program| *program != own),
             slot_owner: self
                 .hooks
