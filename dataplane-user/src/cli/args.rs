@@ -75,7 +75,7 @@ pub struct LoadArgs {
     pub tc_hook: Option<Preference>,
 
     /// How many IPv4 flows to keep, and an eighth of that for IPv6; new ones take the place of older ones that
-    /// have not proved to be real. Room for each takes some 170 bytes, used or not.
+    /// have not proved to be real. Room for each takes some 200 bytes, used or not.
     /// [default: 262144]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1024..=16_777_216))]
     pub max_flows: Option<u32>,

@@ -93,11 +93,22 @@ fn run(args: &Args) -> Result<()> {
         rounds: effort.rounds,
         scenarios: Vec::new(),
     };
+    let mut failed = Vec::new();
     for (index, plan) in chosen.iter().enumerate() {
         let place = format!("{}/{}", index + 1, chosen.len());
-        report.scenarios.extend(runner::run(plan, effort, &place)?);
+        match runner::run(plan, effort, &place) {
+            Ok(scenarios) => report.scenarios.extend(scenarios),
+            // The others are worth having.
+            Err(error) => {
+                eprintln!("[{place}]   {error:#}");
+                failed.push(plan.id);
+            }
+        }
     }
     print(&output::write(&report)?);
+    if !failed.is_empty() {
+        bail!("no results of {}", failed.join(", "));
+    }
     Ok(())
 }
 
