@@ -143,8 +143,8 @@ impl<A> Bucket<A> {
         (turn + steps) as usize % WAYS
     }
 
-    /// A way with this tag, or a free one if it is zero, else [`NOWHERE`]. Without a branch, all eight at once: the verifier would
-    /// follow each way by itself.
+    /// A way with this tag, or a free one if it is zero, else [`NOWHERE`]. Without a branch, all eight at once:
+    /// the verifier would follow each way by itself.
     #[inline(always)]
     pub fn way_of(&self, tag: u32) -> usize {
         // Bit k for way 2 k, and bit 32 + k for way 2 k + 1.

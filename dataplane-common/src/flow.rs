@@ -180,6 +180,12 @@ impl<A> Flow<A> {
         now.wrapping_sub(self.last_seen) as i32 > timeouts.of(self.state()) as i32
     }
 
+    /// Whether no packet can join it any more: its backend is of another `generation`, or it is expired.
+    #[inline(always)]
+    pub fn is_over(&self, generation: u32, timeouts: &Timeouts, now: u32) -> bool {
+        self.generation != generation || self.is_expired(timeouts, now)
+    }
+
     /// Whether routing has to be asked again.
     #[inline(always)]
     pub fn is_route_stale(&self, settings: &Settings, now: u32) -> bool {

@@ -14,7 +14,7 @@ use core::mem::offset_of;
 use crate::{
     family::{Family, Network},
     flow::{Flow, FlowKey, OuterTuple},
-    forward::{Forward, published},
+    forward::{Forward, is_for_host, published},
     headers::{Be16, Ethernet, Icmp, IpProtocol, Ports, Tcp, Udp},
     packet::Packet,
     parse::l4,
@@ -232,12 +232,6 @@ pub fn reply_error<F: Family, P: Packet, T: Tables<F>>(
     })
 }
 
-/// Whether the host has the destination's address. A function of its own, as [`remapped`].
-#[inline(never)]
-fn is_for_host<F: Family, T: Tables<F>>(tables: &T, network: &Network<F::Address>) -> bool {
-    tables.is_local(&network.destination)
-}
-
 /// The settings, where flows are ours alone.
 #[inline(always)]
 fn direct_settings<F: Family, T: Tables<F>>(tables: &T) -> Result<&Settings, Reason> {
@@ -253,11 +247,9 @@ fn is_alive<F: Family, T: Tables<F>>(
     flow: &Flow<F::Address>,
     settings: &Settings,
 ) -> bool {
-    let is_current = |generation| generation == flow.generation;
     tables
         .backend(flow.backend)
-        .is_some_and(|backend| is_current(backend.generation))
-        && !flow.is_expired(&settings.timeouts, tables.now())
+        .is_some_and(|backend| !flow.is_over(backend.generation, &settings.timeouts, tables.now()))
 }
 
 /// The port under which the container sees the client, where it is not the client's own; zero, which no flow

@@ -7,6 +7,7 @@
 use crate::{
     family::Family,
     flow::{Flow, FlowKey, Observed, OuterTuple},
+    forward::is_for_host,
     headers::{Be16, TcpFlags},
     parse::Parsed,
     published::{Backend, PortSlot, Traffic},
@@ -170,8 +171,9 @@ impl<F: Family> Candidate<'_, F> {
         } else {
             tables.backend(flow.backend)
         };
-        backend.is_none_or(|backend| flow.generation != backend.generation)
-            || flow.is_expired(&self.settings.timeouts, self.now)
+        backend.is_none_or(|backend| {
+            flow.is_over(backend.generation, &self.settings.timeouts, self.now)
+        })
     }
 
     /// Whether the packet has a flow's addresses and ports.
@@ -212,7 +214,7 @@ impl<F: Family> Candidate<'_, F> {
             return known;
         }
         flow.take_back();
-        let (known, observed) = self.take_into(tables, &mut flow);
+        let (known, observed) = self.take_into::<T>(&mut flow);
         drop(flow);
         if observed == Observed::Proven {
             tables.establish(key);
@@ -222,11 +224,7 @@ impl<F: Family> Candidate<'_, F> {
 
     /// Takes a packet into its flow.
     #[inline(always)]
-    pub(crate) fn take_into<T: Tables<F>>(
-        &self,
-        _tables: &T,
-        flow: &mut Flow<F::Address>,
-    ) -> (Known, Observed) {
+    pub(crate) fn take_into<T: Tables<F>>(&self, flow: &mut Flow<F::Address>) -> (Known, Observed) {
         let is_stale = flow.is_route_stale(self.settings, self.now);
         if is_stale && T::IS_SEEN_AGAIN {
             return (Known::Refused(Reason::NoRoute), Observed::Noted);
@@ -254,7 +252,7 @@ impl<F: Family> Candidate<'_, F> {
         tables: &T,
         key: &FlowKey<F::Address>,
     ) -> Result<(), Reason> {
-        if !self.is_for_host(tables) {
+        if !is_for_host(tables, &self.parsed.network) {
             return Err(Reason::NotLocal);
         }
         let mut route = Route::to(self.parsed.network.source);
@@ -327,17 +325,11 @@ impl<F: Family> Candidate<'_, F> {
         }
     }
 
-    /// Whether the packet's destination is an address of the host.
-    #[inline(never)]
-    fn is_for_host<T: Tables<F>>(&self, tables: &T) -> bool {
-        tables.is_local(&self.parsed.network.destination)
-    }
-
     /// Whether this packet may begin a flow; if so, writes the way back to its client.
     #[inline(never)]
     fn admit<T: Tables<F>>(&self, tables: &T, route: &mut Route<F::Address>) -> Result<(), Reason> {
         let network = &self.parsed.network;
-        if !self.is_for_host(tables) {
+        if !is_for_host(tables, &self.parsed.network) {
             return Err(Reason::NotLocal);
         }
         let is_direct = self.settings.admission == Admission::Direct as u32;

@@ -32,13 +32,13 @@ pub const fn buckets(max_flows: u32) -> u32 {
 /// Room in the table behind, for so many flows: for those that find no place in their bucket when all of them are
 /// established. Of as many flows as there are ways, spread by chance, 29 % are more than six in a bucket.
 pub const fn spilled(max_flows: u32) -> u32 {
-    max_flows.div_ceil(8) * 3
+    buckets(max_flows) * 3
 }
 
 const _: () = assert!(MAX_KEPT == 6 && WAYS == 8);
 
-/// IPv6 has so many times less room for flows and all that goes with them: the tables take their memory whether they are
-/// full or empty, and on most hosts most flows are IPv4's.
+/// IPv6 has so many times less room for flows and all that goes with them: the tables take their memory whether
+/// they are full or empty, and on most hosts most flows are IPv4's.
 pub const LESS_V6: u32 = 8;
 
 /// IPv4 flows whose client the container sees under another port.

@@ -44,7 +44,7 @@ impl<F: Family> Candidate<'_, F> {
             if Flow::<F::Address>::is_leased(flow.admitted_in_at, self.settings, now)
                 && is_plain(&flow, self.parsed)
             {
-                self.take_into(tables, &mut flow)
+                self.take_into::<T>(&mut flow)
             } else if T::IS_SEEN_AGAIN {
                 return Known::Refused(Reason::Lease);
             } else {

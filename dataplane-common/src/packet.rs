@@ -49,13 +49,19 @@ pub trait Packet {
     fn follow_sum(&mut self, _change: ChecksumDelta) {}
 
     /// Brings a TCP or UDP checksum at `offset` up to date, also where the sender has left it
-    /// unfinished (`CHECKSUM_PARTIAL`): then it covers the pseudo-header alone.
+    /// unfinished (`CHECKSUM_PARTIAL`), if that can be told: then it covers the pseudo-header alone.
+    #[inline(always)]
     fn update_l4_checksum(
         &mut self,
         offset: usize,
         protocol: IpProtocol,
         change: L4Change,
-    ) -> Result<(), WriteFault>;
+    ) -> Result<(), WriteFault>
+    where
+        Self: Sized,
+    {
+        update_finished_checksum(self, offset, protocol, change)
+    }
 }
 
 /// Brings a finished TCP or UDP checksum at `offset` up to date.

@@ -52,7 +52,7 @@ pub fn reply<F: Family, P: Packet, T: Tables<F>>(
     let mut flow = tables.flow(&key).ok_or(Reason::NotAReply)?;
     let now = tables.now();
     let backend = tables.backend(flow.backend).ok_or(Reason::NotAReply)?;
-    if flow.generation != backend.generation || flow.is_expired(&settings.timeouts, now) {
+    if flow.is_over(backend.generation, &settings.timeouts, now) {
         return Err(Reason::NotAReply);
     }
     if backend.ifindex != ingress {

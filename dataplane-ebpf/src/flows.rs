@@ -149,7 +149,7 @@ fn release_if_over<F: FamilyMaps>(bucket: &mut Bucket<F::Address>, way: usize) {
     let flow = &bucket.slots[way].flow;
     let is_over = match (maps::SETTINGS.get(0), maps::BACKENDS.get(flow.backend)) {
         (Some(settings), Some(backend)) => {
-            flow.generation != backend.generation || flow.is_expired(&settings.timeouts, seconds())
+            flow.is_over(backend.generation, &settings.timeouts, seconds())
         }
         _ => true,
     };

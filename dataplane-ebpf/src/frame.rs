@@ -3,12 +3,12 @@
 use aya_ebpf::programs::XdpContext;
 use bytemuck::Pod;
 use dataplane_common::{
-    headers::{EtherType, Ethernet, IpProtocol, Mac},
-    packet::{L4Change, Packet, WriteFault, update_finished_checksum},
+    headers::{EtherType, Ethernet, Mac},
+    packet::{Packet, WriteFault},
     settings::xdp_slot,
 };
 
-use crate::maps;
+use crate::{bytes::Bytes, maps};
 
 /// A frame on an interface with Ethernet headers. It lies in one piece: the program does not say that it
 /// could take others.
@@ -42,11 +42,10 @@ impl Frame {
         self.context.ingress_ifindex() as u32
     }
 
-    /// Where `T` lies at `offset`, if it is inside the frame.
+    /// Its bytes.
     #[inline(always)]
-    fn at<T>(&self, offset: usize) -> Option<*mut T> {
-        let start = self.context.data() + offset;
-        (start + size_of::<T>() <= self.context.data_end()).then_some(start as *mut T)
+    fn bytes(&self) -> Bytes {
+        Bytes::between(self.context.data(), self.context.data_end())
     }
 }
 
@@ -80,17 +79,12 @@ impl Packet for Frame {
 
     #[inline(always)]
     fn load<T: Pod>(&self, offset: usize) -> Option<T> {
-        // SAFETY: `at` has checked the bounds; `T` is valid for any bytes. eBPF loads need no alignment
-        // where the kernel has efficient unaligned access, and the verifier refuses them elsewhere.
-        self.at(offset).map(|pointer| unsafe { *pointer })
+        self.bytes().load(offset)
     }
 
     #[inline(always)]
     fn store<T: Pod>(&mut self, offset: usize, value: T) -> Result<(), WriteFault> {
-        let pointer = self.at(offset).ok_or(WriteFault)?;
-        // SAFETY: `at` has checked the bounds; for alignment see `load`.
-        unsafe { *pointer = value };
-        Ok(())
+        self.bytes().store(offset, value)
     }
 
     #[inline(always)]
@@ -102,15 +96,5 @@ impl Packet for Frame {
     #[inline(always)]
     fn put_ethernet(&mut self, header: Ethernet) -> Result<(), WriteFault> {
         self.store(0, [header.destination, header.source])
-    }
-
-    #[inline(always)]
-    fn update_l4_checksum(
-        &mut self,
-        offset: usize,
-        protocol: IpProtocol,
-        change: L4Change,
-    ) -> Result<(), WriteFault> {
-        update_finished_checksum(self, offset, protocol, change)
     }
 }

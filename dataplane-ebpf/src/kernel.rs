@@ -120,7 +120,7 @@ pub fn seconds() -> u32 {
     clock::seconds(unsafe { bpf_ktime_get_coarse_ns() }) as u32
 }
 
-/// What is published on a port of one address. A function of its own in the eBPF program, as the two below,
+/// What is published on a port of one address. A function of its own in the eBPF program, as [`find_route`],
 /// which leaves the stack of the fast path small.
 #[inline(never)]
 fn bound_port<F: FamilyMaps>(protocol: IpProtocol, address: &F::Address, port: Be16) -> PortSlot {
@@ -229,7 +229,7 @@ impl<F: FamilyMaps + Routing, H: Hook> Tables<F> for Kernel<H> {
 
     #[inline(always)]
     fn now_millis(&self) -> u32 {
-        // SAFETY: as for `now`. A tick's resolution is enough here, too.
+        // SAFETY: as for `seconds`. A tick's resolution is enough here, too.
         clock::milliseconds(unsafe { bpf_ktime_get_coarse_ns() }) as u32
     }
 

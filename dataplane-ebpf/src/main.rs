@@ -5,8 +5,9 @@
 //! | [`programs`] | the programs: family by EtherType, decide, rewrite, redirect |
 //! | [`xdp`] | the program for XDP |
 //! | [`fragments`] | the same for fragments, off the fast path |
-//! | [`skb`] | an skb as the core's `Packet`: all packet `unsafe` is there |
+//! | [`skb`] | an skb as the core's `Packet` |
 //! | [`frame`] | a frame in XDP as the core's `Packet` |
+//! | [`bytes`] | where both reach for a packet's bytes
 //! | [`kernel`] | maps, clock and routing as the core's `Tables` |
 //! | [`flows`], [`atomic`] | the table of flows; the lock of its buckets |
 //! | [`recent`] | what look-ups have found lately |
@@ -16,6 +17,7 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 
 mod atomic;
+mod bytes;
 mod flows;
 mod fragments;
 mod frame;

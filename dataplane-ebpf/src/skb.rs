@@ -25,6 +25,8 @@ use dataplane_common::{
     packet::{L4Change, Packet, WriteFault, update_finished_checksum},
 };
 
+use crate::bytes::Bytes;
+
 /// Where the IP header begins on links whose frames have an Ethernet header.
 pub const ETHERNET: usize = size_of::<Ethernet>();
 
@@ -183,11 +185,10 @@ impl<const L3: usize> Skb<L3> {
         if result == 0 { Ok(()) } else { Err(WriteFault) }
     }
 
-    /// Where `T` lies at `offset`, if it is inside the packet's linear part.
+    /// The bytes of its linear part, made anew for each access.
     #[inline(always)]
-    fn at<T>(&self, offset: usize) -> Option<*mut T> {
-        let start = self.context.data() + offset;
-        (start + size_of::<T>() <= self.context.data_end()).then_some(start as *mut T)
+    fn bytes(&self) -> Bytes {
+        Bytes::between(self.context.data(), self.context.data_end())
     }
 }
 
@@ -248,17 +249,12 @@ impl<const L3_OFFSET: usize> Packet for Skb<L3_OFFSET> {
 
     #[inline(always)]
     fn load<T: Pod>(&self, offset: usize) -> Option<T> {
-        // SAFETY: `at` has checked the bounds; `T` is valid for any bytes. eBPF loads need no alignment
-        // where the kernel has efficient unaligned access, and the verifier refuses them elsewhere.
-        self.at(offset).map(|pointer| unsafe { *pointer })
+        self.bytes().load(offset)
     }
 
     #[inline(always)]
     fn store<T: Pod>(&mut self, offset: usize, value: T) -> Result<(), WriteFault> {
-        let pointer = self.at(offset).ok_or(WriteFault)?;
-        // SAFETY: `at` has checked the bounds; for alignment see `load`.
-        unsafe { *pointer = value };
-        Ok(())
+        self.bytes().store(offset, value)
     }
 
     #[inline(always)]

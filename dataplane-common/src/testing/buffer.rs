@@ -11,7 +11,7 @@ use crate::{
     headers::{
         Be16, Be32, EtherType, Ethernet, IpProtocol, Ports, Tcp, TcpFlags, Udp, VLAN_ID_MASK,
     },
-    packet::{L4Change, Packet, WriteFault, update_finished_checksum},
+    packet::{Packet, WriteFault},
     parse::l4,
 };
 
@@ -81,15 +81,6 @@ impl<const L3_OFFSET: usize> Packet for Buffer<L3_OFFSET> {
         self.bytes
             .splice(..L3_OFFSET, bytes_of(&header).iter().copied());
         Ok(())
-    }
-
-    fn update_l4_checksum(
-        &mut self,
-        offset: usize,
-        protocol: IpProtocol,
-        change: L4Change,
-    ) -> Result<(), WriteFault> {
-        update_finished_checksum(self, offset, protocol, change)
     }
 }
 
