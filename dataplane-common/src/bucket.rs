@@ -1,10 +1,12 @@
-//! The table of flows: an array of buckets of eight, so that the usual look-up is one hash, one array index
-//! and one comparison.
+//! The table of flows: buckets of eight, so that the usual look-up is one hash, two array indices and one
+//! comparison.
 //!
-//! A flow has a favourite way in its bucket, where it mostly is; else its tag tells the way. Flows that have
-//! not proved to be real give way to new ones, the oldest of their bucket first; a flood of them reaches no
+//! A bucket says by tags which flows it has, in a cache line; the flows themselves lie in an array of slots, eight
+//! by eight. Who looks for a flow that is not there never touches a slot.
+//!
+//! A flow has a favourite way in its bucket, where it mostly is; its tag tells if so. Flows that have not proved to be real give way to new ones, the oldest of their bucket first; a flood of them reaches no
 //! others. Those that have proved it are kept, up to six of a bucket. More of them go to a hash table behind
-//! (`FLOWS`), which is asked only for buckets that have ever sent one there.
+//! (`SPILLED`), which is asked only for buckets that have ever sent one there.
 
 use core::hint::black_box;
 
@@ -35,10 +37,24 @@ pub struct Slot<A> {
     pub flow: Flow<A>,
 }
 
+impl<A> Slot<A> {
+    /// Whether there is no flow in it.
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.key.protocol.0 == 0
+    }
+
+    /// Has nobody find the flow in it any more.
+    #[inline(always)]
+    pub fn empty(&mut self) {
+        self.key.protocol.0 = 0;
+    }
+}
+
 /// A bucket.
-#[derive(Clone, Copy, Debug, bytemuck::Zeroable)]
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C, align(8))]
-pub struct Bucket<A> {
+pub struct Bucket {
     /// By way, some bits of the hash of its flow's key; no two are the same. Zero for none.
     pub tags: [u32; WAYS],
     /// By way, a byte that is 1 if its flow is kept.
@@ -48,8 +64,8 @@ pub struct Bucket<A> {
     pub turn: u64,
     /// Not zero if a flow of this bucket has gone to the table behind.
     pub has_spilled: u64,
-    /// The flows.
-    pub slots: [Slot<A>; WAYS],
+    /// Zero: a bucket fills a cache line.
+    pub padding: u64,
 }
 
 /// In [`Bucket::turn`]: somebody is changing the bucket.
@@ -67,6 +83,12 @@ pub struct Place {
 }
 
 impl Place {
+    /// The slot of one of its bucket's ways.
+    #[inline(always)]
+    pub fn slot(self, way: usize) -> u32 {
+        self.bucket * WAYS as u32 + (way % WAYS) as u32
+    }
+
     /// Of the flow with this key. `seed` is any number nobody outside can know, so that nobody can choose
     /// flows of one bucket.
     #[inline(always)]
@@ -99,13 +121,7 @@ impl Place {
     }
 }
 
-impl<A> Bucket<A> {
-    /// The flows, in a bucket that was copied out of the table.
-    pub fn flows(&self) -> impl Iterator<Item = &Slot<A>> {
-        let slots = self.slots.iter().zip(self.tags);
-        slots.filter(|(_, tag)| *tag != 0).map(|(slot, _)| slot)
-    }
-
+impl Bucket {
     /// How many flows are kept here.
     #[inline(always)]
     pub fn count_kept(&self) -> u32 {
@@ -181,9 +197,8 @@ const fn zero_lanes(lanes: u64) -> u64 {
 }
 
 const _: () = assert!(size_of::<Slot<Be32>>() == 16 + 88);
-const _: () = assert!(size_of::<Slot<Ip6>>() == 40 + 112);
-const _: () = assert!(size_of::<Bucket<Be32>>() == 56 + WAYS * size_of::<Slot<Be32>>());
-const _: () = assert!(size_of::<Bucket<Ip6>>() == 56 + WAYS * size_of::<Slot<Ip6>>());
+const _: () = assert!(size_of::<Slot<Ip6>>() == 40 + 120);
+const _: () = assert!(size_of::<Bucket>() == 64);
 
 #[cfg(test)]
 mod tests {
@@ -202,7 +217,7 @@ mod tests {
         }
     }
 
-    fn bucket(tags: [u32; WAYS]) -> Bucket<Be32> {
+    fn bucket(tags: [u32; WAYS]) -> Bucket {
         Bucket {
             tags,
             ..bytemuck::Zeroable::zeroed()

@@ -109,8 +109,6 @@ fn millis_between(then: u32, now: u32) -> u32 {
 pub struct Flow<A> {
     /// The host address the client talks to.
     pub host_address: A,
-    /// The next hop of replies: the client itself, or a gateway.
-    pub next_hop: A,
     /// The backend's number.
     pub backend: u32,
     /// The backend's generation; the flow ends when the backend's differs.
@@ -119,33 +117,35 @@ pub struct Flow<A> {
     pub external_ifindex: u32,
     /// [`Settings::epoch`](crate::settings::Settings::epoch) at the last look at routing.
     pub epoch: u32,
-    /// The host port the client talks to.
-    pub host_port: Be16,
-    /// MTU of the route to the client, in bytes.
-    pub external_mtu: u16,
-    /// A [`State`] as its number.
-    pub state: u8,
-    /// [`KEPT`](Self::KEPT) and [`BEGUN_HERE`](Self::BEGUN_HERE), or neither.
-    pub marks: u8,
-    /// The client's own port.
-    pub client_port: Be16,
     /// When routing was last asked, in seconds of the monotonic clock, as the two below.
     pub routed_at: u32,
     /// When the flow began.
     pub created: u32,
     /// When its last packet came.
     pub last_seen: u32,
+    /// The host port the client talks to.
+    pub host_port: Be16,
+    /// The client's own port.
+    pub client_port: Be16,
+    /// MTU of the route to the client, in bytes.
+    pub external_mtu: u16,
+    /// A [`State`] as its number.
+    pub state: u8,
+    /// [`KEPT`](Self::KEPT) and [`BEGUN_HERE`](Self::BEGUN_HERE), or neither.
+    pub marks: u8,
     /// When a packet of the client was first left to the kernel because admission is not `direct` any more,
     /// in milliseconds of the monotonic clock, as the two below; zero for never. Conntrack knows the flow
     /// soon after.
     pub handed_over_at: u32,
     /// When the kernel was last seen to let a packet of the client through; zero for never.
     pub admitted_in_at: u32,
-    /// When the kernel was last seen to let a reply through; zero for never.
-    pub admitted_out_at: u32,
     /// What went through it. Written without atomics: exact as long as each direction stays on one CPU,
     /// which is where a NIC's flow hashing puts it.
     pub traffic: Traffic,
+    /// When the kernel was last seen to let a reply through; zero for never.
+    pub admitted_out_at: u32,
+    /// The next hop of replies: the client itself, or a gateway.
+    pub next_hop: A,
 }
 
 impl<A> Flow<A> {
@@ -278,7 +278,7 @@ impl<A: Copy> Flow<A> {
 const _: () = assert!(size_of::<FlowKey<crate::headers::Be32>>() == 16);
 const _: () = assert!(size_of::<FlowKey<crate::headers::Ip6>>() == 40);
 const _: () = assert!(size_of::<Flow<crate::headers::Be32>>() == 88);
-const _: () = assert!(size_of::<Flow<crate::headers::Ip6>>() == 112);
+const _: () = assert!(size_of::<Flow<crate::headers::Ip6>>() == 120);
 
 #[cfg(test)]
 mod tests {

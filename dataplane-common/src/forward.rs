@@ -4,7 +4,7 @@
 //! ([`rewrite`](crate::rewrite)), so that a packet left to the slow path is left untouched.
 
 use crate::{
-    family::{Family, Network},
+    family::Family,
     headers::{Be16, IpProtocol, Mac, Ports},
     join::Candidate,
     packet::Packet,
@@ -104,14 +104,4 @@ pub(crate) fn published<'a, F: Family, T: Tables<F>>(
     }
     let backend = tables.backend(slot.backend())?;
     (backend.generation != 0).then_some((slot, backend))
-}
-
-/// Whether a packet's destination is an address of the host. A function of its own in the eBPF program, which
-/// leaves the stack of the others small.
-#[inline(never)]
-pub(crate) fn is_for_host<F: Family, T: Tables<F>>(
-    tables: &T,
-    network: &Network<F::Address>,
-) -> bool {
-    tables.is_local(&network.destination)
 }

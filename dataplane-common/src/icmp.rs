@@ -14,7 +14,7 @@ use core::mem::offset_of;
 use crate::{
     family::{Family, Network},
     flow::{Flow, FlowKey, OuterTuple},
-    forward::{Forward, is_for_host, published},
+    forward::{Forward, published},
     headers::{Be16, Ethernet, Icmp, IpProtocol, Ports, Tcp, Udp},
     packet::Packet,
     parse::l4,
@@ -151,7 +151,7 @@ pub fn forward_error<F: Family, P: Packet, T: Tables<F>>(
         }
     }
     check_sender(tables, network)?;
-    if !is_for_host(tables, network) {
+    if !tables.is_local(&network.destination) {
         return Err(Reason::NotLocal);
     }
     if network.length > backend.mtu {

@@ -4,10 +4,11 @@
 //! that needs much stack: 512 bytes are all there is. They return single words, because the verifier wants
 //! to know every bit of what comes back.
 
+use core::hint::black_box;
+
 use crate::{
     family::Family,
     flow::{Flow, FlowKey, Observed, OuterTuple},
-    forward::is_for_host,
     headers::{Be16, TcpFlags},
     parse::Parsed,
     published::{Backend, PortSlot, Traffic},
@@ -205,7 +206,7 @@ impl<F: Family> Candidate<'_, F> {
     }
 
     /// Takes the packet into its flow, if there is one.
-    #[inline(never)]
+    #[inline(always)]
     fn continue_flow<T: Tables<F>>(&self, tables: &T, key: &FlowKey<F::Address>) -> Known {
         let Some(mut flow) = tables.flow(key) else {
             return Known::Not;
@@ -252,7 +253,7 @@ impl<F: Family> Candidate<'_, F> {
         tables: &T,
         key: &FlowKey<F::Address>,
     ) -> Result<(), Reason> {
-        if !is_for_host(tables, &self.parsed.network) {
+        if !tables.is_local(&self.parsed.network.destination) {
             return Err(Reason::NotLocal);
         }
         let mut route = Route::to(self.parsed.network.source);
@@ -329,7 +330,7 @@ impl<F: Family> Candidate<'_, F> {
     #[inline(never)]
     fn admit<T: Tables<F>>(&self, tables: &T, route: &mut Route<F::Address>) -> Result<(), Reason> {
         let network = &self.parsed.network;
-        if !is_for_host(tables, &self.parsed.network) {
+        if !tables.is_local(&self.parsed.network.destination) {
             return Err(Reason::NotLocal);
         }
         let is_direct = self.settings.admission == Admission::Direct as u32;
@@ -406,7 +407,14 @@ impl<F: Family> Candidate<'_, F> {
             flow.handed_over_at = 0;
             flow.admitted_in_at = 0;
             flow.admitted_out_at = 0;
-            flow.traffic = Traffic::default();
+            // A compiler that knew it would have `memset` write it.
+            let none = black_box(0);
+            flow.traffic = Traffic {
+                packets_in: none,
+                bytes_in: none,
+                packets_out: none,
+                bytes_out: none,
+            };
             flow.traffic.count_in(network.length);
         };
         tables

@@ -4,7 +4,7 @@ use crate::bucket::{MAX_KEPT, WAYS};
 
 /// The layout's version: part of the pin path, and to be raised by every change to a map's key, value,
 /// type or meaning.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// Backends, and thus rows of `portway ls`, that one instance can hold. Index 0 is never used.
 pub const MAX_BACKENDS: u32 = 16_384;
@@ -27,6 +27,11 @@ pub const DEFAULT_MAX_FLOWS: u32 = 262_144;
 /// Buckets of the table of flows, for so many flows.
 pub const fn buckets(max_flows: u32) -> u32 {
     max_flows.div_ceil(WAYS as u32)
+}
+
+/// Slots for flows, in all those buckets.
+pub const fn slots(max_flows: u32) -> u32 {
+    buckets(max_flows) * WAYS as u32
 }
 
 /// Room in the table behind, for so many flows: for those that find no place in their bucket when all of them are
@@ -79,6 +84,10 @@ pub mod maps {
     /// [`XdpInterface`](crate::settings::XdpInterface) by [`xdp_slot`](crate::settings::xdp_slot).
     pub const XDP_INTERFACES: &str = "XDP_INTERFACES";
 
+    /// The second of the monotonic clock (low half) at a tick of the timer (high half).
+    pub const CLOCK: &str = "CLOCK";
+    /// Per-CPU room for what is asked of the routing table.
+    pub const FIB_QUERY: &str = "FIB_QUERY";
     /// Per-CPU room to copy a frame to.
     pub const SCRATCH: &str = "SCRATCH";
 
@@ -97,11 +106,13 @@ pub mod maps {
         pub last_local: &'static str,
         /// Per CPU, routes that were looked up lately.
         pub routes: &'static str,
-        /// [`Bucket`](crate::bucket::Bucket)s of flows.
+        /// [`Bucket`](crate::bucket::Bucket)s: which flows are where.
         pub buckets: &'static str,
+        /// [`Slot`](crate::bucket::Slot)s: the flows, by bucket and way.
+        pub slots: &'static str,
         /// [`Flow`](crate::flow::Flow) by [`FlowKey`](crate::flow::FlowKey): established ones that have found
         /// no place in their bucket.
-        pub flows: &'static str,
+        pub spilled: &'static str,
         /// Client port by [`OuterTuple`](crate::flow::OuterTuple), where the container sees another.
         pub remapped: &'static str,
         /// Seconds of the monotonic clock by [`OuterTuple`](crate::flow::OuterTuple): what is not ours.
@@ -120,8 +131,9 @@ pub mod maps {
         local: "LOCAL_V4",
         last_local: "LAST_LOCAL_V4",
         routes: "ROUTES_V4",
-        flows: "FLOWS_V4",
         buckets: "BUCKETS_V4",
+        slots: "SLOTS_V4",
+        spilled: "SPILLED_V4",
         remapped: "REMAPPED_V4",
         foreign: "FOREIGN_V4",
         datagrams: "DATAGRAMS_V4",
@@ -136,8 +148,9 @@ pub mod maps {
         local: "LOCAL_V6",
         last_local: "LAST_LOCAL_V6",
         routes: "ROUTES_V6",
-        flows: "FLOWS_V6",
         buckets: "BUCKETS_V6",
+        slots: "SLOTS_V6",
+        spilled: "SPILLED_V6",
         remapped: "REMAPPED_V6",
         foreign: "FOREIGN_V6",
         datagrams: "DATAGRAMS_V6",
@@ -156,6 +169,8 @@ pub mod maps {
             RECORD,
             DEVICES,
             XDP_INTERFACES,
+            CLOCK,
+            FIB_QUERY,
             SCRATCH,
         ];
         shared
@@ -168,8 +183,9 @@ pub mod maps {
                     family.local,
                     family.last_local,
                     family.routes,
-                    family.flows,
                     family.buckets,
+                    family.slots,
+                    family.spilled,
                     family.remapped,
                     family.foreign,
                     family.datagrams,

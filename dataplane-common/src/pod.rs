@@ -3,7 +3,7 @@
 use aya::Pod;
 
 use crate::{
-    bucket::Bucket,
+    bucket::{Bucket, Slot},
     flow::{Flow, FlowKey, OuterTuple},
     fragment::{Datagram, FragmentKey, Held, HeldKey},
     headers::{Be16, Be32, Ip6},
@@ -24,8 +24,7 @@ macro_rules! pod {
 
 pod!(
     Backend,
-    Bucket<Be32>,
-    Bucket<Ip6>,
+    Bucket,
     Be16,
     Be32,
     BoundPort<Be32>,
@@ -50,6 +49,8 @@ pod!(
     Record,
     Row,
     Settings,
+    Slot<Be32>,
+    Slot<Ip6>,
     XdpInterface,
     Traffic,
 );

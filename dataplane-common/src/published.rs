@@ -116,10 +116,10 @@ pub struct Backend {
 pub struct Traffic {
     /// Packets client -> container.
     pub packets_in: u64,
-    /// Packets container -> client.
-    pub packets_out: u64,
     /// Bytes client -> container, from the IP header on.
     pub bytes_in: u64,
+    /// Packets container -> client.
+    pub packets_out: u64,
     /// Bytes container -> client, from the IP header on.
     pub bytes_out: u64,
 }

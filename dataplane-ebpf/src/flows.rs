@@ -4,39 +4,44 @@
 use core::hint::black_box;
 
 use dataplane_common::{
-    bucket::{Bucket, LOCKED, MAX_KEPT, NOWHERE, Place, WAYS},
+    bucket::{Bucket, LOCKED, MAX_KEPT, NOWHERE, Place, Slot, WAYS},
     flow::{Flow, FlowKey},
     tables::TableFull,
 };
 
 use crate::{
     atomic::swap,
-    kernel::seconds,
+    clock::seconds,
     maps::{self, FamilyMaps},
 };
 
-/// The flow, wherever it is.
+/// The flow, wherever it is. A function of its own in the eBPF program, which leaves the stack of the others small.
 #[inline(never)]
 pub fn find<F: FamilyMaps>(key: &FlowKey<F::Address>) -> Option<*mut Flow<F::Address>> {
+    find_inline::<F>(key)
+}
+
+/// The same as part of the caller.
+#[inline(always)]
+pub fn find_inline<F: FamilyMaps>(key: &FlowKey<F::Address>) -> Option<*mut Flow<F::Address>> {
     let place = place::<F>(key);
     // The words that were hashed are not to be kept on the stack until they are compared.
     let key = black_box(key);
-    let bucket = F::buckets().get_ptr_mut(place.bucket)?;
-    // SAFETY: the bucket's memory stays one for as long as the program runs. Other CPUs may write to it
-    // meanwhile: every field is an integer, valid whatever it holds, and a packet that meets such a moment
-    // goes astray alone, as one that meets a change of routes does.
-    let bucket = unsafe { &mut *bucket };
+    let bucket = bucket::<F>(place)?;
     let mut way = place.way;
-    if !bucket.slots[way % WAYS].key.is(key) {
+    if bucket.tags[way % WAYS] != place.tag {
         way = bucket.way_of(place.tag);
-        if way == NOWHERE || !bucket.slots[way % WAYS].key.is(key) {
-            if bucket.has_spilled == 0 {
-                return None;
-            }
-            return F::flows().get_ptr_mut(key);
+    }
+    if way != NOWHERE {
+        let slot = slot::<F>(place, way)?;
+        if slot.key.is(key) {
+            return Some(&raw mut slot.flow);
         }
     }
-    Some(&raw mut bucket.slots[way % WAYS].flow)
+    if bucket.has_spilled == 0 {
+        return None;
+    }
+    F::spilled().get_ptr_mut(key)
 }
 
 /// Has a flow written into its bucket, in place of the one with its key, if there is one, else of one that is over or
@@ -48,9 +53,7 @@ pub fn insert<F: FamilyMaps>(
 ) -> Result<(), TableFull> {
     let place = place::<F>(key);
     let key = black_box(key);
-    let bucket = F::buckets().get_ptr_mut(place.bucket).ok_or(TableFull)?;
-    // SAFETY: as for `find`.
-    let bucket = unsafe { &mut *bucket };
+    let bucket = bucket::<F>(place).ok_or(TableFull)?;
     let turn = swap(&mut bucket.turn, LOCKED);
     if turn == LOCKED {
         return Err(TableFull);
@@ -63,35 +66,35 @@ pub fn insert<F: FamilyMaps>(
             way = bucket.way_of(0);
         }
         if way == NOWHERE {
-            // One that is kept and over by now goes first.
-            way = bucket.first_way(turn, true);
-            release_if_over::<F>(bucket, way);
-            if bucket.is_kept(way) {
-                way = bucket.first_way(turn, false);
+            if bucket.count_kept() >= MAX_KEPT {
+                release_if_over::<F>(bucket, place, bucket.first_way(turn, true));
             }
+            way = bucket.first_way(turn, false);
             next = way as u64 + 1;
         }
     }
     let way = way % WAYS;
     // By chance, one in some billions, the one that has its tag is another, which is kept.
-    let is_free = !bucket.is_kept(way) || bucket.slots[way].key.is(key);
-    if is_free {
+    let slot = slot::<F>(place, way).filter(|slot| !bucket.is_kept(way) || slot.key.is(key));
+    let is_free = slot.is_some();
+    if let Some(slot) = slot {
         bucket.tags[way] = 0;
         bucket.set_kept(way, false);
         // Nobody is to find what is being written, neither under its old key nor under its new one.
-        let slot = black_box(&mut bucket.slots[way]);
-        slot.key.protocol.0 = 0;
+        let slot = black_box(slot);
+        slot.empty();
         let slot = black_box(slot);
         write(&mut slot.flow);
         let slot = black_box(slot);
-        slot.key = *key;
+        // SAFETY: two places that do not overlap. Assigned, it would be moved by a function.
+        unsafe { core::ptr::copy_nonoverlapping(key, &raw mut slot.key, 1) };
         bucket.tags[way] = place.tag;
     }
     let has_spilled = bucket.has_spilled != 0;
     swap(&mut bucket.turn, next % WAYS as u64);
     if has_spilled {
         // One that is over would be found when this one has gone.
-        let _ = F::flows().remove(key);
+        let _ = F::spilled().remove(key);
     }
     if is_free { Ok(()) } else { Err(TableFull) }
 }
@@ -100,11 +103,9 @@ pub fn insert<F: FamilyMaps>(
 #[inline(never)]
 pub fn keep<F: FamilyMaps>(key: &FlowKey<F::Address>) {
     let place = place::<F>(key);
-    let Some(bucket) = F::buckets().get_ptr_mut(place.bucket) else {
+    let Some(bucket) = bucket::<F>(place) else {
         return;
     };
-    // SAFETY: as for `find`.
-    let bucket = unsafe { &mut *bucket };
     let turn = swap(&mut bucket.turn, LOCKED);
     if turn == LOCKED {
         // Its next packet tries again.
@@ -112,17 +113,20 @@ pub fn keep<F: FamilyMaps>(key: &FlowKey<F::Address>) {
     }
     let mut next = turn;
     let way = bucket.way_of(place.tag);
-    if way < WAYS && bucket.slots[way].key.is(key) {
+    if way < WAYS
+        && let Some(slot) = slot::<F>(place, way)
+        && slot.key.is(key)
+    {
         if bucket.count_kept() >= MAX_KEPT {
             let other = bucket.first_way(turn, true);
-            release_if_over::<F>(bucket, other);
+            release_if_over::<F>(bucket, place, other);
             next = other as u64 + 1;
         }
-        bucket.slots[way].flow.marks |= Flow::<F::Address>::KEPT;
+        slot.flow.marks |= Flow::<F::Address>::KEPT;
         if bucket.count_kept() < MAX_KEPT {
             bucket.set_kept(way, true);
         } else {
-            spill::<F>(bucket, way);
+            spill::<F>(bucket, slot, way);
         }
     }
     swap(&mut bucket.turn, next % WAYS as u64);
@@ -131,12 +135,11 @@ pub fn keep<F: FamilyMaps>(key: &FlowKey<F::Address>) {
 /// Moves a flow to the table behind. It is found in either, so it only goes from the one when it is in the
 /// other.
 #[inline(always)]
-fn spill<F: FamilyMaps>(bucket: &mut Bucket<F::Address>, way: usize) {
-    let slot = &mut bucket.slots[way];
+fn spill<F: FamilyMaps>(bucket: &mut Bucket, slot: &mut Slot<F::Address>, way: usize) {
     let (key, flow) = (&slot.key, &slot.flow);
-    if F::flows().insert(key, flow, 0).is_ok() {
+    if F::spilled().insert(key, flow, 0).is_ok() {
         bucket.has_spilled = 1;
-        slot.key.protocol.0 = 0;
+        slot.empty();
         bucket.tags[way] = 0;
     } else {
         slot.flow.marks &= !Flow::<F::Address>::KEPT;
@@ -145,14 +148,16 @@ fn spill<F: FamilyMaps>(bucket: &mut Bucket<F::Address>, way: usize) {
 
 /// Keeps a flow no longer if it is over.
 #[inline(always)]
-fn release_if_over<F: FamilyMaps>(bucket: &mut Bucket<F::Address>, way: usize) {
-    let flow = &bucket.slots[way].flow;
-    let is_over = match (maps::SETTINGS.get(0), maps::BACKENDS.get(flow.backend)) {
-        (Some(settings), Some(backend)) => {
-            flow.is_over(backend.generation, &settings.timeouts, seconds())
+fn release_if_over<F: FamilyMaps>(bucket: &mut Bucket, place: Place, way: usize) {
+    let is_over = slot::<F>(place, way).is_none_or(|slot| {
+        let flow = &slot.flow;
+        match (maps::SETTINGS.get(0), maps::BACKENDS.get(flow.backend)) {
+            (Some(settings), Some(backend)) => {
+                flow.is_over(backend.generation, &settings.timeouts, seconds())
+            }
+            _ => true,
         }
-        _ => true,
-    };
+    });
     if is_over {
         bucket.set_kept(way, false);
     }
@@ -161,4 +166,22 @@ fn release_if_over<F: FamilyMaps>(bucket: &mut Bucket<F::Address>, way: usize) {
 #[inline(always)]
 fn place<F: FamilyMaps>(key: &FlowKey<F::Address>) -> Place {
     Place::of(key, maps::hash_seed(), F::bucket_count())
+}
+
+#[inline(always)]
+fn bucket<F: FamilyMaps>(place: Place) -> Option<&'static mut Bucket> {
+    // SAFETY: an array's memory stays one for as long as the program runs. Other CPUs may write to it
+    // meanwhile: every field is an integer, valid whatever it holds, and a packet that meets such a moment
+    // goes astray alone, as one that meets a change of routes does.
+    F::buckets()
+        .get_ptr_mut(place.bucket)
+        .map(|bucket| unsafe { &mut *bucket })
+}
+
+#[inline(always)]
+fn slot<F: FamilyMaps>(place: Place, way: usize) -> Option<&'static mut Slot<F::Address>> {
+    // SAFETY: as for `bucket`.
+    F::slots()
+        .get_ptr_mut(place.slot(way))
+        .map(|slot| unsafe { &mut *slot })
 }

@@ -8,10 +8,9 @@ use aya_ebpf::{
         BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibLookup,
         xdp_action::{XDP_PASS, XDP_REDIRECT},
     },
-    helpers::{bpf_check_mtu, bpf_fib_lookup, bpf_get_prandom_u32, bpf_ktime_get_coarse_ns},
+    helpers::{bpf_check_mtu, bpf_fib_lookup, bpf_get_prandom_u32},
 };
 use dataplane_common::{
-    clock,
     flow::{Flow, FlowKey, OuterTuple},
     fragment::{Datagram, FragmentKey},
     headers::{Be16, IpProtocol},
@@ -22,9 +21,9 @@ use dataplane_common::{
 };
 
 use crate::{
-    flows,
+    clock, flows,
     maps::{self, FamilyMaps},
-    recent::{self, KnownRoute},
+    recent,
     routing::Routing,
 };
 
@@ -113,13 +112,6 @@ pub fn count(counter: Counter) {
     }
 }
 
-/// The monotonic clock, in seconds.
-#[inline(always)]
-pub fn seconds() -> u32 {
-    // SAFETY: the helper has no preconditions. A tick's resolution is enough for seconds.
-    clock::seconds(unsafe { bpf_ktime_get_coarse_ns() }) as u32
-}
-
 /// What is published on a port of one address. A function of its own in the eBPF program, as [`find_route`],
 /// which leaves the stack of the fast path small.
 #[inline(never)]
@@ -153,13 +145,9 @@ fn find_route<F: FamilyMaps + Routing, H>(
     client: &F::Address,
     route: &mut Route<F::Address>,
 ) -> Result<(), Reason> {
-    let known = KnownRoute::entry::<F>(from, container, client).ok_or(Reason::NoRoute)?;
-    if known.recall(from, container, client, route) {
-        return Ok(());
-    }
-    ask_route::<F, H>(kernel, from, container, client, route)?;
-    known.note(from, container, client, route);
-    Ok(())
+    recent::route::<F>(from, container, client, route, |route| {
+        ask_route::<F, H>(kernel, from, container, client, route)
+    })
 }
 
 /// Asks for a route and writes it.
@@ -171,18 +159,21 @@ fn ask_route<F: Routing, H>(
     client: &F::Address,
     route: &mut Route<F::Address>,
 ) -> Result<(), Reason> {
+    let query = maps::FIB_QUERY.get_ptr_mut(0).ok_or(Reason::NoRoute)?;
+    // SAFETY: the entry is this CPU's own, and programs that use it do not interrupt each other.
+    let query = unsafe { &mut *query };
     // SAFETY: integers and arrays of them; zero is what the helper wants where nothing is said.
-    let mut query: FibLookup = unsafe { core::mem::zeroed() };
+    *query = unsafe { core::mem::zeroed() };
     query.family = F::AF;
     query.ifindex = from;
     // Else it is the device's MTU that TC is told, where XDP is told the route's. No route has a smaller one.
     query.__bindgen_anon_1.tot_len = 1;
-    F::ask(&mut query, *container, *client);
-    // SAFETY: `query` is as long as said, and outlives the call.
+    F::ask(query, *container, *client);
+    // SAFETY: `query` is as long as said, and stays where it is.
     let result = unsafe {
         bpf_fib_lookup(
             kernel.context,
-            &raw mut query,
+            &raw mut *query,
             size_of::<FibLookup>() as i32,
             0,
         )
@@ -203,7 +194,7 @@ fn ask_route<F: Routing, H>(
     };
     *route = Route {
         ifindex: query.ifindex,
-        next_hop: F::next_hop(&query),
+        next_hop: F::next_hop(query),
         mtu,
     };
     Ok(())
@@ -224,13 +215,12 @@ impl<F: FamilyMaps + Routing, H: Hook> Tables<F> for Kernel<H> {
 
     #[inline(always)]
     fn now(&self) -> u32 {
-        seconds()
+        clock::seconds()
     }
 
     #[inline(always)]
     fn now_millis(&self) -> u32 {
-        // SAFETY: as for `seconds`. A tick's resolution is enough here, too.
-        clock::milliseconds(unsafe { bpf_ktime_get_coarse_ns() }) as u32
+        clock::milliseconds()
     }
 
     #[inline(always)]
@@ -248,7 +238,8 @@ impl<F: FamilyMaps + Routing, H: Hook> Tables<F> for Kernel<H> {
 
     #[inline(always)]
     fn is_local(&self, address: &F::Address) -> bool {
-        recent::is_local::<F>(address)
+        // A copy: what it is part of need not lie on the stack then.
+        recent::is_local::<F>(&{ *address })
     }
 
     #[inline(always)]
@@ -258,8 +249,13 @@ impl<F: FamilyMaps + Routing, H: Hook> Tables<F> for Kernel<H> {
 
     #[inline(always)]
     fn flow(&self, key: &FlowKey<F::Address>) -> Option<impl DerefMut<Target = Flow<F::Address>>> {
+        let flow = if H::IS_SEEN_AGAIN {
+            flows::find_inline::<F>(key)
+        } else {
+            flows::find::<F>(key)
+        };
         // SAFETY: see `flows::find`.
-        flows::find::<F>(key).map(|flow| unsafe { &mut *flow })
+        flow.map(|flow| unsafe { &mut *flow })
     }
 
     #[inline(always)]

@@ -8,9 +8,10 @@
 //! | [`skb`] | an skb as the core's `Packet` |
 //! | [`frame`] | a frame in XDP as the core's `Packet` |
 //! | [`bytes`] | where both reach for a packet's bytes
-//! | [`kernel`] | maps, clock and routing as the core's `Tables` |
+//! | [`kernel`] | maps and routing as the core's `Tables` |
 //! | [`flows`], [`atomic`] | the table of flows; the lock of its buckets |
 //! | [`recent`] | what look-ups have found lately |
+//! | [`clock`] | the monotonic clock
 //! | [`routing`] | what routing look-ups need of an IP version |
 //! | [`maps`] | the maps |
 //! | [`trace`] | telling of new flows |
@@ -18,6 +19,7 @@
 
 mod atomic;
 mod bytes;
+mod clock;
 mod flows;
 mod fragments;
 mod frame;

@@ -1,11 +1,12 @@
 //! The maps. Their layout is `dataplane-common`'s, their names are `dataplane_common::layout::maps`.
 
 use aya_ebpf::{
+    bindings::bpf_fib_lookup as FibLookup,
     macros::map,
     maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray},
 };
 use dataplane_common::{
-    bucket::Bucket,
+    bucket::{Bucket, Slot},
     family::{Family, V4, V6},
     flow::{Flow, FlowKey, OuterTuple},
     fragment::{Datagram, FragmentKey, Held, HeldKey},
@@ -13,7 +14,7 @@ use dataplane_common::{
     layout::{
         DEFAULT_MAX_FLOWS, LESS_V6, MAX_BACKENDS, MAX_BOUND_PORTS, MAX_DATAGRAMS, MAX_FOREIGN,
         MAX_HELD, MAX_HOOKS, MAX_LOCAL_ADDRESSES, MAX_REMAPPED, MAX_ROUTES, MAX_XDP_INTERFACES,
-        buckets, spilled,
+        buckets, slots, spilled,
     },
     published::{Backend, BoundPort, PORT_SLOTS, PortNotes, PortSlot, Traffic},
     reason::Counter,
@@ -25,6 +26,9 @@ use crate::recent::{KnownRoute, LastLocal};
 
 /// Hash maps that are mostly empty take memory by the entry.
 const NO_PREALLOC: u32 = aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+
+/// Entries of such an array begin where a page does, and so do cache lines then.
+const MMAPABLE: u32 = aya_ebpf::bindings::BPF_F_MMAPABLE;
 
 #[map]
 pub static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
@@ -53,6 +57,14 @@ pub static DEVICES: DevMap = DevMap::with_max_entries(MAX_BACKENDS, 0);
 
 #[map]
 pub static XDP_INTERFACES: Array<XdpInterface> = Array::with_max_entries(MAX_XDP_INTERFACES, 0);
+
+/// What the clock said, and at which tick.
+#[map]
+pub static CLOCK: Array<u64> = Array::with_max_entries(1, 0);
+
+/// What is asked of the routing table, which is more than the stack has room for.
+#[map]
+pub static FIB_QUERY: PerCpuArray<FibLookup> = PerCpuArray::with_max_entries(1, 0);
 
 /// Where a frame is copied to.
 #[map]
@@ -91,12 +103,14 @@ pub trait FamilyMaps: Family {
     const ROUTES: u32;
     /// Per CPU, routes that were looked up lately.
     fn routes() -> &'static PerCpuArray<KnownRoute<Self::Address>>;
-    /// Flows.
-    fn buckets() -> &'static Array<Bucket<Self::Address>>;
+    /// Which flows are where.
+    fn buckets() -> &'static Array<Bucket>;
+    /// Flows, by bucket and way.
+    fn slots() -> &'static Array<Slot<Self::Address>>;
     /// The number of buckets.
     fn bucket_count() -> u32;
     /// Established flows that have found no place in their bucket.
-    fn flows() -> &'static LruHashMap<FlowKey<Self::Address>, Flow<Self::Address>>;
+    fn spilled() -> &'static LruHashMap<FlowKey<Self::Address>, Flow<Self::Address>>;
     /// Ports of clients as their containers see them, where these are not the clients' own.
     fn remapped() -> &'static LruHashMap<OuterTuple<Self::Address>, Be16>;
     /// When others were last heard in conversations of their own.
@@ -109,8 +123,7 @@ pub trait FamilyMaps: Family {
 
 /// Declares a family's maps.
 macro_rules! family_maps {
-    ($family:ty, $address:ty, $less:expr, $ports:ident, $bound_ports:ident, $port_notes:ident, $local:ident, $last_local:ident, $routes:ident, $buckets:ident,
-     $bucket_count:ident, $flows:ident, $remapped:ident, $foreign:ident, $datagrams:ident, $held:ident) => {
+    ($family:ty, $address:ty, $less:expr, $ports:ident, $bound_ports:ident, $port_notes:ident, $local:ident, $last_local:ident, $routes:ident, $buckets:ident, $bucket_count:ident, $slots:ident, $spilled:ident, $remapped:ident, $foreign:ident, $datagrams:ident, $held:ident) => {
         #[map]
         pub static $ports: Array<PortSlot> = Array::with_max_entries(PORT_SLOTS, 0);
 
@@ -134,15 +147,19 @@ macro_rules! family_maps {
             PerCpuArray::with_max_entries(MAX_ROUTES / $less, 0);
 
         #[map]
-        pub static $buckets: Array<Bucket<$address>> =
-            Array::with_max_entries(buckets(DEFAULT_MAX_FLOWS / $less), 0);
+        pub static $buckets: Array<Bucket> =
+            Array::with_max_entries(buckets(DEFAULT_MAX_FLOWS / $less), MMAPABLE);
+
+        #[map]
+        pub static $slots: Array<Slot<$address>> =
+            Array::with_max_entries(slots(DEFAULT_MAX_FLOWS / $less), MMAPABLE);
 
         /// Overwritten when the programs are loaded.
         #[unsafe(no_mangle)]
         static $bucket_count: u32 = buckets(DEFAULT_MAX_FLOWS / $less);
 
         #[map]
-        pub static $flows: LruHashMap<FlowKey<$address>, Flow<$address>> =
+        pub static $spilled: LruHashMap<FlowKey<$address>, Flow<$address>> =
             LruHashMap::with_max_entries(spilled(DEFAULT_MAX_FLOWS / $less), 0);
 
         #[map]
@@ -195,8 +212,13 @@ macro_rules! family_maps {
             }
 
             #[inline(always)]
-            fn buckets() -> &'static Array<Bucket<$address>> {
+            fn buckets() -> &'static Array<Bucket> {
                 &$buckets
+            }
+
+            #[inline(always)]
+            fn slots() -> &'static Array<Slot<$address>> {
+                &$slots
             }
 
             #[inline(always)]
@@ -205,8 +227,8 @@ macro_rules! family_maps {
             }
 
             #[inline(always)]
-            fn flows() -> &'static LruHashMap<FlowKey<$address>, Flow<$address>> {
-                &$flows
+            fn spilled() -> &'static LruHashMap<FlowKey<$address>, Flow<$address>> {
+                &$spilled
             }
 
             #[inline(always)]
@@ -244,7 +266,8 @@ family_maps!(
     ROUTES_V4,
     BUCKETS_V4,
     BUCKET_COUNT_V4,
-    FLOWS_V4,
+    SLOTS_V4,
+    SPILLED_V4,
     REMAPPED_V4,
     FOREIGN_V4,
     DATAGRAMS_V4,
@@ -263,7 +286,8 @@ family_maps!(
     ROUTES_V6,
     BUCKETS_V6,
     BUCKET_COUNT_V6,
-    FLOWS_V6,
+    SLOTS_V6,
+    SPILLED_V6,
     REMAPPED_V6,
     FOREIGN_V6,
     DATAGRAMS_V6,

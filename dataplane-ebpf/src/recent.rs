@@ -1,11 +1,10 @@
 //! What look-ups have found lately, for each CPU by itself: a client that begins many flows is asked about once a
 //! second, not once for each of them.
 
-use bytemuck::Pod;
-use dataplane_common::{flow::address_words, tables::Route};
+use dataplane_common::{flow::address_words, reason::Reason, tables::Route};
 
 use crate::{
-    kernel::seconds,
+    clock::seconds,
     maps::{self, FamilyMaps},
 };
 
@@ -33,8 +32,7 @@ impl Moment {
 
     /// Whether what was found at that moment still holds.
     #[inline(always)]
-    fn is_recent(self) -> bool {
-        let now = Self::now();
+    fn holds_at(self, now: Self) -> bool {
         self.epoch == now.epoch && now.seconds.wrapping_sub(self.seconds) <= LIFETIME
     }
 }
@@ -47,21 +45,23 @@ pub struct LastLocal<A> {
     address: A,
 }
 
-/// Whether the host has this address.
-#[inline(always)]
+/// Whether the host has this address. A function of its own in the eBPF program, which leaves the stack of the
+/// others small.
+#[inline(never)]
 pub fn is_local<F: FamilyMaps>(address: &F::Address) -> bool {
     let Some(last) = F::last_local().get_ptr_mut(0) else {
         return false;
     };
     // SAFETY: the entry is this CPU's own, and programs that use it do not interrupt each other.
     let last = unsafe { &mut *last };
-    if last.address == *address && last.found.is_recent() {
+    let now = Moment::now();
+    if last.address == *address && last.found.holds_at(now) {
         return true;
     }
     let is_local = F::local().get_ptr(*address).is_some();
     if is_local {
         last.address = *address;
-        last.found = Moment::now();
+        last.found = now;
     }
     is_local
 }
@@ -81,50 +81,42 @@ pub struct KnownRoute<A> {
     mtu: u32,
 }
 
-impl<A: Pod + PartialEq> KnownRoute<A> {
-    /// The entry for the way from `container`, behind interface `from`, to `client`.
-    #[inline(always)]
-    pub fn entry<F: FamilyMaps<Address = A>>(
-        from: u32,
-        container: &A,
-        client: &A,
-    ) -> Option<&'static mut Self> {
-        const SPREAD: u32 = 0x9e37_79b1;
-        let words = address_words(client).iter().chain(address_words(container));
-        let hash = words.fold(from, |hash, word| (hash ^ word).wrapping_mul(SPREAD));
-        let entry = F::routes().get_ptr_mut((hash >> 16) % F::ROUTES)?;
-        // SAFETY: as for `is_local`.
-        Some(unsafe { &mut *entry })
-    }
-
-    /// Writes the route, if this is it.
-    #[inline(always)]
-    pub fn recall(&self, from: u32, container: &A, client: &A, route: &mut Route<A>) -> bool {
-        let is_it = self.client == *client
-            && self.container == *container
-            && self.from == from
-            && self.found.is_recent();
-        if is_it {
-            *route = Route {
-                ifindex: self.ifindex,
-                next_hop: self.next_hop,
-                mtu: self.mtu as u16,
-            };
-        }
-        is_it
-    }
-
-    /// Keeps a route in mind.
-    #[inline(always)]
-    pub fn note(&mut self, from: u32, container: &A, client: &A, route: &Route<A>) {
-        *self = Self {
-            found: Moment::now(),
-            from,
-            container: *container,
-            client: *client,
-            ifindex: route.ifindex,
-            next_hop: route.next_hop,
-            mtu: route.mtu.into(),
+/// Writes the way from `container`, behind interface `from`, to `client`: as it is known, else as `ask` writes
+/// it.
+#[inline(always)]
+pub fn route<F: FamilyMaps>(
+    from: u32,
+    container: &F::Address,
+    client: &F::Address,
+    route: &mut Route<F::Address>,
+    ask: impl FnOnce(&mut Route<F::Address>) -> Result<(), Reason>,
+) -> Result<(), Reason> {
+    const SPREAD: u32 = 0x9e37_79b1;
+    let words = address_words(client).iter().chain(address_words(container));
+    let hash = words.fold(from, |hash, word| (hash ^ word).wrapping_mul(SPREAD));
+    let entry = F::routes().get_ptr_mut((hash >> 16) % F::ROUTES);
+    // SAFETY: as for `is_local`.
+    let known = unsafe { &mut *entry.ok_or(Reason::NoRoute)? };
+    let now = Moment::now();
+    let is_same_way =
+        known.client == *client && known.container == *container && known.from == from;
+    if is_same_way && known.found.holds_at(now) {
+        *route = Route {
+            ifindex: known.ifindex,
+            next_hop: known.next_hop,
+            mtu: known.mtu as u16,
         };
+        return Ok(());
     }
+    ask(route)?;
+    *known = KnownRoute {
+        found: now,
+        from,
+        container: *container,
+        client: *client,
+        ifindex: route.ifindex,
+        next_hop: route.next_hop,
+        mtu: route.mtu.into(),
+    };
+    Ok(())
 }

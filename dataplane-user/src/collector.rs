@@ -107,8 +107,8 @@ fn sweep_all(
 ) -> anyhow::Result<Sweep> {
     let timeouts = dataplane.read_settings()?.timeouts;
     let backends = &dataplane.backends;
-    let v4 = sweep(&mut dataplane.v4.flows, backends, timeouts, is_wanted)?;
-    let v6 = sweep(&mut dataplane.v6.flows, backends, timeouts, is_wanted)?;
+    let v4 = sweep(&mut dataplane.v4.spilled, backends, timeouts, is_wanted)?;
+    let v6 = sweep(&mut dataplane.v6.spilled, backends, timeouts, is_wanted)?;
     Ok(Sweep {
         seen: v4.seen + v6.seen,
         removed: v4.removed + v6.removed,

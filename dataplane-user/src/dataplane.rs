@@ -14,10 +14,10 @@ use aya::{
     programs::{ProgramError, SchedClassifier, Xdp},
 };
 use dataplane_common::{
-    bucket::Bucket,
+    bucket::{Bucket, Slot},
     flow::{Flow, FlowKey, OuterTuple},
     headers::{Be16, Be32, Ip6, Mac},
-    layout::{LESS_V6, MAX_XDP_INTERFACES, buckets, constants, maps, programs, spilled},
+    layout::{LESS_V6, MAX_XDP_INTERFACES, buckets, constants, maps, programs, slots, spilled},
     published::{Backend, BoundPort, PORT_SLOTS, PortNotes, PortSlot, Traffic},
     reason::Counter,
     registry::{Hook, HookKey, Record, Row},
@@ -69,7 +69,7 @@ pub struct Dataplane {
 pub struct FamilyMaps<A>
 where
     BoundPort<A>: Pod,
-    Bucket<A>: Pod,
+    Slot<A>: Pod,
     A: Pod,
     FlowKey<A>: Pod,
     Flow<A>: Pod,
@@ -83,10 +83,12 @@ where
     pub port_notes: Array<MapData, PortNotes>,
     /// The host's own addresses.
     pub local: HashMap<MapData, A, u32>,
-    /// Flows, by bucket.
-    pub buckets: Array<MapData, Bucket<A>>,
+    /// Which flows are in which slots.
+    pub buckets: Array<MapData, Bucket>,
+    /// Flows, by bucket and way.
+    pub slots: Array<MapData, Slot<A>>,
     /// Established flows that have found no place in their bucket.
-    pub flows: HashMap<MapData, FlowKey<A>, Flow<A>>,
+    pub spilled: HashMap<MapData, FlowKey<A>, Flow<A>>,
     /// Clients' ports as their containers see them, where these are not the clients' own.
     pub remapped: HashMap<MapData, OuterTuple<A>, Be16>,
     /// When others were last heard in conversations of their own, in seconds of the monotonic clock.
@@ -96,7 +98,7 @@ where
 impl<A> FamilyMaps<A>
 where
     BoundPort<A>: Pod,
-    Bucket<A>: Pod,
+    Slot<A>: Pod,
     A: Pod,
     FlowKey<A>: Pod,
     Flow<A>: Pod,
@@ -108,8 +110,9 @@ where
             bound_ports: open(instance, names.bound_ports, None)?,
             port_notes: open(instance, names.port_notes, Some(PORT_SLOTS))?,
             local: open(instance, names.local, None)?,
-            flows: open(instance, names.flows, None)?,
             buckets: open(instance, names.buckets, None)?,
+            slots: open(instance, names.slots, None)?,
+            spilled: open(instance, names.spilled, None)?,
             remapped: open(instance, names.remapped, None)?,
             foreign: open(instance, names.foreign, None)?,
         })
@@ -154,7 +157,8 @@ impl Dataplane {
         for (index, (names, count_name)) in families.into_iter().enumerate() {
             let count = &bucket_counts[index];
             loader.map_max_entries(names.buckets, *count);
-            loader.map_max_entries(names.flows, spilled(max_flows[index]));
+            loader.map_max_entries(names.slots, slots(max_flows[index]));
+            loader.map_max_entries(names.spilled, spilled(max_flows[index]));
             loader.override_global(count_name, count, true);
         }
         let seed = RandomState::new().hash_one(instance.to_string());

@@ -5,7 +5,7 @@ use std::hash::Hash;
 use anyhow::Context as _;
 use aya::Pod;
 use dataplane_common::{
-    bucket::Bucket,
+    bucket::Slot,
     flow::{Flow, FlowKey, OuterTuple},
     published::BoundPort,
 };
@@ -25,22 +25,22 @@ pub fn visit<A>(
 where
     A: Pod,
     BoundPort<A>: Pod,
-    Bucket<A>: Pod,
+    Slot<A>: Pod,
     FlowKey<A>: Pod + Eq + Hash,
     Flow<A>: Pod,
     OuterTuple<A>: Pod,
 {
     const READING: &str = "cannot read the flows";
-    let mut buckets = Batches::default();
-    while let Some(batch) = buckets.read(&maps.buckets).context(READING)? {
-        for (_, bucket) in batch {
-            for slot in bucket.flows() {
+    let mut slots = Batches::default();
+    while let Some(batch) = slots.read(&maps.slots).context(READING)? {
+        for (_, slot) in batch {
+            if !slot.is_empty() {
                 visit(&slot.key, &slot.flow)?;
             }
         }
     }
     let mut behind = Batches::default();
-    while let Some(batch) = behind.read(&maps.flows).context(READING)? {
+    while let Some(batch) = behind.read(&maps.spilled).context(READING)? {
         for (key, flow) in batch {
             visit(&key, &flow)?;
         }

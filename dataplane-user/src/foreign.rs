@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use anyhow::Context as _;
 use aya::Pod;
 use dataplane_common::{
-    bucket::Bucket,
+    bucket::Slot,
     flow::{Flow, FlowKey, OuterTuple},
     headers::{Be16, IpProtocol},
     published::{BoundPort, PortNotes, port_slot},
@@ -91,7 +91,7 @@ fn note<A>(maps: &mut FamilyMaps<A>, tuple: &Tuple, now: u32) -> anyhow::Result<
 where
     A: Address,
     BoundPort<A>: Pod,
-    Bucket<A>: Pod,
+    Slot<A>: Pod,
     FlowKey<A>: Pod,
     Flow<A>: Pod,
     OuterTuple<A>: Pod,

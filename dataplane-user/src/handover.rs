@@ -8,7 +8,7 @@ use std::{hash::Hash, net::SocketAddr};
 
 use aya::Pod;
 use dataplane_common::{
-    bucket::Bucket,
+    bucket::Slot,
     flow::{Flow, FlowKey, OuterTuple},
     headers::Be16,
     published::BoundPort,
@@ -85,7 +85,7 @@ fn live_entries<A>(
 where
     A: Address,
     BoundPort<A>: Pod,
-    Bucket<A>: Pod,
+    Slot<A>: Pod,
     FlowKey<A>: Pod + Eq + Hash,
     Flow<A>: Pod,
     OuterTuple<A>: Pod,

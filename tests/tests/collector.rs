@@ -24,7 +24,7 @@ use portway_tests::{
     wait::{self, PATIENCE},
 };
 
-type Flows = HashMap<MapData, FlowKey<Be32>, Flow<Be32>>;
+type Spilled = HashMap<MapData, FlowKey<Be32>, Flow<Be32>>;
 
 /// The flows of a busy host.
 const MANY: u32 = 1_000_000;
@@ -54,7 +54,7 @@ fn million() -> Result<()> {
     let start = Instant::now();
     for number in 0..MANY {
         tables
-            .flows
+            .spilled
             .insert(key(number), flow(number, backend, now), 0)?;
     }
     println!("{MANY} flows inserted one by one in {:?}", start.elapsed());
@@ -62,7 +62,7 @@ fn million() -> Result<()> {
     let start = Instant::now();
     let mut seen = HashSet::new();
     let mut batches = Batches::default();
-    while let Some(batch) = batches.read(&tables.flows)? {
+    while let Some(batch) = batches.read(&tables.spilled)? {
         for (key, _) in batch {
             ensure!(seen.insert(key), "{key:?} is there twice");
         }
@@ -85,7 +85,7 @@ fn million() -> Result<()> {
     ] {
         let start = Instant::now();
         let done = sweep(
-            &mut tables.flows,
+            &mut tables.spilled,
             &tables.backends,
             Timeouts::DEFAULT,
             || true,
@@ -98,14 +98,14 @@ fn million() -> Result<()> {
         ensure!((done.seen, done.removed) == (seen, removed), "{done:?}");
     }
     for number in 0..MANY {
-        let found = tables.flows.get(&key(number), 0).is_ok();
+        let found = tables.spilled.get(&key(number), 0).is_ok();
         ensure!(found == is_alive(number), "flow {number}");
     }
     for number in (0..MANY).filter(|number| is_alive(*number)) {
-        tables.flows.remove(&key(number))?;
+        tables.spilled.remove(&key(number))?;
     }
     let empty = sweep(
-        &mut tables.flows,
+        &mut tables.spilled,
         &tables.backends,
         Timeouts::DEFAULT,
         || true,
@@ -127,14 +127,14 @@ fn run() -> Result<()> {
     let backend = tables.live_backend()?;
     for number in 0..3 {
         tables
-            .flows
+            .spilled
             .insert(key(number), flow(number, backend, now), 0)?;
     }
     let run = portway.run("--no-docker")?;
     wait::until_true("flows being removed", PATIENCE, || {
-        Ok((0..3).all(|number| tables.flows.get(&key(number), 0).is_ok() == is_alive(number)))
+        Ok((0..3).all(|number| tables.spilled.get(&key(number), 0).is_ok() == is_alive(number)))
     })?;
-    ensure!(tables.flows.keys().count() == 1, "the living one is gone");
+    ensure!(tables.spilled.keys().count() == 1, "the living one is gone");
     ensure!(portway.flows()?.len() == 2, "the real flow is gone");
     portway.interrupt(&run)
 }
@@ -167,7 +167,7 @@ impl Stage {
 
 /// The maps in question, as another process sees them.
 struct Tables {
-    flows: Flows,
+    spilled: Spilled,
     backends: Array<MapData, Backend>,
 }
 
@@ -181,7 +181,7 @@ impl Tables {
             Ok(Map::from_map_data(data)?)
         };
         Ok(Self {
-            flows: map(maps::V4.flows)?.try_into()?,
+            spilled: map(maps::V4.spilled)?.try_into()?,
             backends: map(maps::BACKENDS)?.try_into()?,
         })
     }

@@ -4,7 +4,7 @@ use std::{hash::Hash, net::SocketAddr};
 
 use aya::Pod;
 use dataplane_common::{
-    bucket::Bucket,
+    bucket::Slot,
     flow::{Flow, FlowKey, OuterTuple},
     published::BoundPort,
 };
@@ -89,7 +89,7 @@ fn visit_live<A: Address>(
 ) -> anyhow::Result<()>
 where
     BoundPort<A>: Pod,
-    Bucket<A>: Pod,
+    Slot<A>: Pod,
     FlowKey<A>: Pod + Eq + Hash,
     Flow<A>: Pod,
     OuterTuple<A>: Pod,

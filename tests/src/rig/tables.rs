@@ -4,7 +4,7 @@ use anyhow::Result;
 use aya::maps::{Array, Map, MapData, MapError};
 use bytemuck::Zeroable;
 use dataplane_common::{
-    bucket::Bucket,
+    bucket::{Bucket, Slot},
     family::{V4, V6},
     flow::Flow,
     headers::{Be16, Be32, Ip6, IpProtocol},
@@ -107,8 +107,9 @@ impl Tables {
                     ports: map($names.ports)?.try_into()?,
                     bound_ports: map($names.bound_ports)?.try_into()?,
                     local: map($names.local)?.try_into()?,
-                    flows: map($names.flows)?.try_into()?,
                     buckets: map($names.buckets)?.try_into()?,
+                    slots: map($names.slots)?.try_into()?,
+                    spilled: map($names.spilled)?.try_into()?,
                     port_notes: map($names.port_notes)?.try_into()?,
                     remapped: map($names.remapped)?.try_into()?,
                     foreign: map($names.foreign)?.try_into()?,
@@ -234,19 +235,16 @@ macro_rules! version {
             mut change: impl FnMut(&mut Flow<Self::Address>),
         ) -> Result<()> {
             let maps = &mut rig.tables.$maps;
-            for index in 0..maps.buckets.len() {
-                let mut bucket = maps.buckets.get(&index, 0)?;
-                let tags = bucket.tags;
-                for (slot, tag) in bucket.slots.iter_mut().zip(tags) {
-                    if tag != 0 {
-                        change(&mut slot.flow);
-                    }
+            for index in 0..maps.slots.len() {
+                let mut slot = maps.slots.get(&index, 0)?;
+                if !slot.is_empty() {
+                    change(&mut slot.flow);
+                    maps.slots.set(index, slot, 0)?;
                 }
-                maps.buckets.set(index, bucket, 0)?;
             }
-            for (key, mut flow) in entries(&maps.flows)? {
+            for (key, mut flow) in entries(&maps.spilled)? {
                 change(&mut flow);
-                maps.flows.insert(key, flow, 0)?;
+                maps.spilled.insert(key, flow, 0)?;
             }
             Ok(())
         }
@@ -263,9 +261,12 @@ macro_rules! version {
                     }
                 };
             }
-            clear!(maps.flows);
+            clear!(maps.spilled);
             for index in 0..maps.buckets.len() {
                 maps.buckets.set(index, Bucket::zeroed(), 0)?;
+            }
+            for index in 0..maps.slots.len() {
+                maps.slots.set(index, Slot::zeroed(), 0)?;
             }
             clear!(maps.remapped);
             clear!(maps.foreign);

@@ -131,7 +131,7 @@ impl Contender for Memory {
 
 /// The most memory, in bytes, that `portway run` has had resident when it has swept all flows.
 fn sweeping(host: &Host, portway: &Portway<'_>) -> Result<u64> {
-    let flows = Map::from_map_data(maps::open(host, portway, V4.flows)?)?;
+    let flows = Map::from_map_data(maps::open(host, portway, V4.spilled)?)?;
     let mut flows: HashMap<MapData, FlowKey<Be32>, Flow<Be32>> = flows.try_into()?;
     // When the last one is over and gone, all others have been looked at.
     let key = flows.keys().last().context("no flows")??;
