@@ -34,6 +34,7 @@
 //! | [`announce`] | what it prints of what happens |
 //! | [`trace`] | what the programs tell of new flows |
 //! | [`output`], [`signals`] | standard output; SIGINT and SIGTERM |
+//! | [`sockets`] | ports that the host's own sockets have taken |
 //! | [`cli`] | the command line, a file per command |
 
 pub mod address;
@@ -65,6 +66,7 @@ pub mod publication;
 pub mod reconcile;
 pub mod rows;
 pub mod signals;
+pub mod sockets;
 pub mod spec;
 pub mod text;
 pub mod trace;

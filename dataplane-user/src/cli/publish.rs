@@ -1,14 +1,8 @@
 //! `portway publish`.
 
-use std::{net::SocketAddr, os::fd::AsRawFd as _, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail};
-use nix::{
-    errno::Errno,
-    sys::socket::{
-        AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt,
-    },
-};
 use tokio::time::{Instant, sleep};
 
 use super::{UsageError, load::external_interfaces};
@@ -17,9 +11,10 @@ use crate::{
     desired::conflict,
     instance::Instance,
     output::say,
-    publication::{Protocol, Publication},
+    publication::Publication,
     reconcile::{Desired, Reconciler},
     rows::{self, Row, State, Waiting},
+    sockets::Sockets,
     spec::Spec,
 };
 
@@ -109,10 +104,10 @@ pub fn check_free(publication: &Publication, rows: &[Row]) -> anyhow::Result<()>
     if let Some(conflict) = conflict(&there, publication) {
         bail!("{conflict}");
     }
+    let sockets = Sockets::of(publication.protocol);
     for port in publication.host_ports.first..=publication.host_ports.last {
         let address = SocketAddr::new(publication.host_ip, port);
-        // Any other error, such as an address that is not there yet, is no sign of a taken port.
-        if try_bind(address, publication.protocol) == Err(Errno::EADDRINUSE) {
+        if sockets.have_taken(address) {
             let offset = port - publication.host_ports.first;
             let container = SocketAddr::new(
                 publication.container_ip,
@@ -125,29 +120,6 @@ pub fn check_free(publication: &Publication, rows: &[Row]) -> anyhow::Result<()>
         }
     }
     Ok(())
-}
-
-/// Binds a socket to `address` for a moment. One of IPv6 is of IPv6 alone: an IPv4 socket on the same port
-/// is no obstacle, as it is none to docker-proxy.
-fn try_bind(address: SocketAddr, protocol: Protocol) -> nix::Result<()> {
-    let kind = match protocol {
-        Protocol::Tcp => SockType::Stream,
-        Protocol::Udp => SockType::Datagram,
-        Protocol::Sctp => return Ok(()),
-    };
-    let family = match address {
-        SocketAddr::V4(_) => AddressFamily::Inet,
-        SocketAddr::V6(_) => AddressFamily::Inet6,
-    };
-    let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
-    if family == AddressFamily::Inet6 {
-        setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
-    }
-    if kind == SockType::Stream {
-        // Connections that have been closed lately do not count.
-        setsockopt(&socket, sockopt::ReuseAddr, &true)?;
-    }
-    bind(socket.as_raw_fd(), &SockaddrStorage::from(address))
 }
 
 fn is_same(one: &Publication, other: &Publication) -> bool {
