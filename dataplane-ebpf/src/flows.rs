@@ -111,8 +111,10 @@ pub fn keep<F: FamilyMaps>(key: &FlowKey<F::Address>) {
         return;
     }
     let mut next = turn;
-    let way = bucket.way_of(place.tag);
-    if way < WAYS && bucket.slots[way].key.is(key) {
+    let found = bucket.way_of(place.tag);
+    // The remainder and not a comparison: of two registers verifiers before Linux 6.8 learn little from that.
+    let way = found % WAYS;
+    if found != NOWHERE && bucket.slots[way].key.is(key) {
         if bucket.count_kept() >= MAX_KEPT {
             let other = bucket.first_way(turn, true);
             release_if_over::<F>(bucket, other);
