@@ -1,6 +1,6 @@
 //! Maps, clock and routing as the core's tables.
 
-use core::{marker::PhantomData, ops::DerefMut};
+use core::{hint::black_box, marker::PhantomData, mem::transmute, ops::DerefMut};
 
 use aya_ebpf::{
     EbpfContext,
@@ -157,8 +157,10 @@ fn find_route<F: FamilyMaps + Routing, H>(
     if known.recall(from, container, client, route) {
         return Ok(());
     }
+    // In two steps, so that addresses need not be kept on the stack meanwhile.
+    known.claim(from, container, client);
     ask_route::<F, H>(kernel, from, container, client, route)?;
-    known.note(from, container, client, route);
+    known.note(route);
     Ok(())
 }
 
@@ -171,8 +173,10 @@ fn ask_route<F: Routing, H>(
     client: &F::Address,
     route: &mut Route<F::Address>,
 ) -> Result<(), Reason> {
+    // Had the compiler known it, it would call a loop (`memset`), whose frame is one more on the stack.
+    let zero = black_box(0_u64);
     // SAFETY: integers and arrays of them; zero is what the helper wants where nothing is said.
-    let mut query: FibLookup = unsafe { core::mem::zeroed() };
+    let mut query: FibLookup = unsafe { transmute([zero; size_of::<FibLookup>() / 8]) };
     query.family = F::AF;
     query.ifindex = from;
     // Else it is the device's MTU that TC is told, where XDP is told the route's. No route has a smaller one.

@@ -12,7 +12,7 @@ use crate::{
 /// Seconds for which an answer holds, unless addresses or routes are seen to change before.
 const LIFETIME: u32 = 1;
 
-/// When something was looked up. Zero throughout for never: the host was not up yet for a second.
+/// When something was looked up.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 struct Moment {
@@ -23,20 +23,31 @@ struct Moment {
 }
 
 impl Moment {
+    /// What maps begin with: the host was not up yet for a second.
+    const NEVER: Self = Self {
+        epoch: 0,
+        seconds: 0,
+    };
+
     #[inline(always)]
     fn now() -> Self {
         Self {
-            epoch: maps::SETTINGS.get(0).map_or(0, |settings| settings.epoch),
+            epoch: epoch(),
             seconds: seconds(),
         }
     }
 
     /// Whether what was found at that moment still holds.
     #[inline(always)]
-    fn is_recent(self) -> bool {
-        let now = Self::now();
-        self.epoch == now.epoch && now.seconds.wrapping_sub(self.seconds) <= LIFETIME
+    fn is_recent(&self) -> bool {
+        epoch() == self.epoch && seconds().wrapping_sub(self.seconds) <= LIFETIME
     }
+}
+
+/// That of now.
+#[inline(always)]
+fn epoch() -> u32 {
+    maps::SETTINGS.get(0).map_or(0, |settings| settings.epoch)
 }
 
 /// An address of the host.
@@ -114,17 +125,21 @@ impl<A: Pod + PartialEq> KnownRoute<A> {
         is_it
     }
 
-    /// Keeps a route in mind.
+    /// Makes room for the way from `container`, behind interface `from`, to `client`.
     #[inline(always)]
-    pub fn note(&mut self, from: u32, container: &A, client: &A, route: &Route<A>) {
-        *self = Self {
-            found: Moment::now(),
-            from,
-            container: *container,
-            client: *client,
-            ifindex: route.ifindex,
-            next_hop: route.next_hop,
-            mtu: route.mtu.into(),
-        };
+    pub fn claim(&mut self, from: u32, container: &A, client: &A) {
+        self.found = Moment::NEVER;
+        self.from = from;
+        self.container = *container;
+        self.client = *client;
+    }
+
+    /// Keeps the route in mind, by which this way has been found to lead.
+    #[inline(always)]
+    pub fn note(&mut self, route: &Route<A>) {
+        self.ifindex = route.ifindex;
+        self.next_hop = route.next_hop;
+        self.mtu = route.mtu.into();
+        self.found = Moment::now();
     }
 }
