@@ -15,14 +15,19 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 /// The pause between two looks at a condition.
 const INTERVAL: Duration = Duration::from_millis(5);
 
-/// `limit` as it is on this machine: PORTWAY_SLOWNESS says how many times longer everything may take, as where the
-/// CPU is emulated.
-pub fn here(limit: Duration) -> Duration {
+/// How many times longer everything may take on this machine than on others: what PORTWAY_SLOWNESS says, as where
+/// the CPU is emulated.
+pub fn slowness() -> u32 {
     static SLOWNESS: LazyLock<u32> = LazyLock::new(|| {
         let slowness = env::var("PORTWAY_SLOWNESS").ok();
         slowness.and_then(|times| times.parse().ok()).unwrap_or(1)
     });
-    limit * *SLOWNESS
+    *SLOWNESS
+}
+
+/// `limit` as it is on this machine.
+pub fn here(limit: Duration) -> Duration {
+    limit * slowness()
 }
 
 /// Looks until `probe` finds something, `patience` at most.
