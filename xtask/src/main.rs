@@ -78,7 +78,7 @@ enum Command {
         )]
         arguments: Vec<String>,
     },
-    /// Run the dataplane's tests on other kernels, in virtual machines (Debian's; needs Debian, and no root).
+    /// Run the dataplane's tests on other kernels, in virtual machines; takes Debian's kernels, and Debian.
     Vmtest {
         #[command(flatten)]
         set_up: SetUp,

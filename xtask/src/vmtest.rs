@@ -43,8 +43,8 @@ use self::{
 };
 use crate::{compile, plan::Goal, setup};
 
-/// How many times slower than a CPU its emulation may be.
-const SLOWNESS: u32 = 10;
+/// How many times slower than a CPU its emulation may be, on a machine that has other things to do.
+const SLOWNESS: u32 = 60;
 
 /// What to run where.
 #[derive(Args, Debug, Default)]

@@ -105,11 +105,11 @@ fn row(page: &mut String, head: &str, cells: impl Iterator<Item = String>) {
     page.push('\n');
 }
 
-/// In the order of the first machine that ran them.
+/// Those that came to their end on some kernel, in the order of the first machine that ran them.
 fn files(transcripts: &[Transcript]) -> Vec<String> {
     let mut files: Vec<String> = Vec::new();
     for outcome in transcripts.iter().flat_map(|of| &of.files) {
-        if !files.contains(&outcome.file) {
+        if outcome.has_ended && !files.contains(&outcome.file) {
             files.push(outcome.file.clone());
         }
     }
@@ -117,6 +117,9 @@ fn files(transcripts: &[Transcript]) -> Vec<String> {
 }
 
 fn words(outcome: &FileOutcome) -> String {
+    if !outcome.has_ended {
+        return "not finished".to_owned();
+    }
     let tally = &outcome.tally;
     let mut words = format!("{} passed", tally.passed);
     for (count, what) in [(tally.failed, "failed"), (tally.skipped, "skipped")] {

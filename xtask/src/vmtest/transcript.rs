@@ -12,7 +12,9 @@ pub struct FileOutcome {
     pub file: String,
     /// The sum of its tests.
     pub tally: Tally,
-    /// Whether it ended, with status 0.
+    /// Whether it came to its end.
+    pub has_ended: bool,
+    /// Whether that was with status 0.
     pub is_good: bool,
 }
 
@@ -65,10 +67,12 @@ impl Transcript {
             ["begin", file] => self.files.push(FileOutcome {
                 file: file.to_owned(),
                 tally: Tally::default(),
+                has_ended: false,
                 is_good: false,
             }),
             ["end", _, status] => {
                 if let Some(file) = self.files.last_mut() {
+                    file.has_ended = true;
                     file.is_good = status == "0" && file.tally.failed == 0;
                 }
             }
