@@ -62,7 +62,7 @@ fn page(transcripts: &[Transcript]) -> Result<String> {
         });
         row(&mut page, &subject, outcomes);
     }
-    skipped(&mut page, transcripts)?;
+    remarks(&mut page, transcripts)?;
     writeln!(page, "\n## What differs\n\n| | since Linux |\n|---|---|")?;
     for (what, since) in DIFFERENCES {
         writeln!(page, "| {what} | {since} |")?;
@@ -70,8 +70,8 @@ fn page(transcripts: &[Transcript]) -> Result<String> {
     writeln!(
         page,
         "\n## Instructions that the verifier goes through\n\n\
-         The kernel gives up after {LIMIT}. The programs are the same on all kernels; later verifiers know better \
-         which\nstates are alike.\n"
+         The kernel gives up after {LIMIT}. The programs are the same everywhere; the verifiers differ in how they\n\
+         tell that they have been in a state before.\n"
     )?;
     row(
         &mut page,
@@ -133,24 +133,22 @@ fn words(outcome: &FileOutcome) -> String {
     words
 }
 
-/// Which tests were skipped or failed, on which kernel.
-fn skipped(page: &mut String, transcripts: &[Transcript]) -> Result<()> {
+/// Which tests were skipped or failed, on which kernel, and what the kernel complained of.
+fn remarks(page: &mut String, transcripts: &[Transcript]) -> Result<()> {
+    page.push('\n');
     for transcript in transcripts {
+        let release = &transcript.release;
         for outcome in &transcript.files {
+            let file = &outcome.file;
             for reason in &outcome.tally.reasons {
-                writeln!(
-                    page,
-                    "\n- {}: `{}` skips {reason}",
-                    transcript.release, outcome.file
-                )?;
+                writeln!(page, "- {release}: `{file}` skips {reason}")?;
             }
             for failure in &outcome.tally.failures {
-                writeln!(
-                    page,
-                    "\n- {}: `{}` fails in {failure}",
-                    transcript.release, outcome.file
-                )?;
+                writeln!(page, "- {release}: `{file}` fails in {failure}")?;
             }
+        }
+        for complaint in &transcript.complaints {
+            writeln!(page, "- {release} complains: `{complaint}`")?;
         }
     }
     Ok(())
