@@ -112,8 +112,10 @@ pub fn keep<F: FamilyMaps>(key: &FlowKey<F::Address>) {
         return;
     }
     let mut next = turn;
-    let way = bucket.way_of(place.tag);
-    if way < WAYS
+    let found = bucket.way_of(place.tag);
+    // The remainder and not a comparison: of two registers verifiers before Linux 6.8 learn little from that.
+    let way = found % WAYS;
+    if found != NOWHERE
         && let Some(slot) = slot::<F>(place, way)
         && slot.key.is(key)
     {

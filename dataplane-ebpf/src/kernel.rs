@@ -1,6 +1,6 @@
 //! Maps, clock and routing as the core's tables.
 
-use core::{marker::PhantomData, ops::DerefMut};
+use core::{hint::black_box, marker::PhantomData, mem::transmute, ops::DerefMut};
 
 use aya_ebpf::{
     EbpfContext,
@@ -160,10 +160,16 @@ fn ask_route<F: Routing, H>(
     route: &mut Route<F::Address>,
 ) -> Result<(), Reason> {
     let query = maps::FIB_QUERY.get_ptr_mut(0).ok_or(Reason::NoRoute)?;
-    // SAFETY: the entry is this CPU's own, and programs that use it do not interrupt each other.
-    let query = unsafe { &mut *query };
-    // SAFETY: integers and arrays of them; zero is what the helper wants where nothing is said.
-    *query = unsafe { core::mem::zeroed() };
+    // Had the compiler known it, it would call a loop (`memset`), whose frame is one more on the stack.
+    let zero = black_box(0_u64);
+    // SAFETY: the entry is this CPU's own, and programs that use it do not interrupt each other. It is made of
+    // integers and arrays of them; zero is what the helper wants where nothing is said.
+    let query = unsafe {
+        query.write(transmute::<[u64; _], FibLookup>(
+            [zero; size_of::<FibLookup>() / 8],
+        ));
+        &mut *query
+    };
     query.family = F::AF;
     query.ifindex = from;
     // Else it is the device's MTU that TC is told, where XDP is told the route's. No route has a smaller one.

@@ -11,7 +11,7 @@ use crate::{
 /// Seconds for which an answer holds, unless addresses or routes are seen to change before.
 const LIFETIME: u32 = 1;
 
-/// When something was looked up. Zero throughout for never: the host was not up yet for a second.
+/// When something was looked up.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 struct Moment {
@@ -22,10 +22,16 @@ struct Moment {
 }
 
 impl Moment {
+    /// What maps begin with: the host was not up yet for a second.
+    const NEVER: Self = Self {
+        epoch: 0,
+        seconds: 0,
+    };
+
     #[inline(always)]
     fn now() -> Self {
         Self {
-            epoch: maps::SETTINGS.get(0).map_or(0, |settings| settings.epoch),
+            epoch: epoch(),
             seconds: seconds(),
         }
     }
@@ -35,6 +41,12 @@ impl Moment {
     fn holds_at(self, now: Self) -> bool {
         self.epoch == now.epoch && now.seconds.wrapping_sub(self.seconds) <= LIFETIME
     }
+}
+
+/// That of now.
+#[inline(always)]
+fn epoch() -> u32 {
+    maps::SETTINGS.get(0).map_or(0, |settings| settings.epoch)
 }
 
 /// An address of the host.
@@ -108,15 +120,15 @@ pub fn route<F: FamilyMaps>(
         };
         return Ok(());
     }
+    // In two steps, so that addresses need not be kept on the stack meanwhile.
+    known.found = Moment::NEVER;
+    known.from = from;
+    known.container = *container;
+    known.client = *client;
     ask(route)?;
-    *known = KnownRoute {
-        found: now,
-        from,
-        container: *container,
-        client: *client,
-        ifindex: route.ifindex,
-        next_hop: route.next_hop,
-        mtu: route.mtu.into(),
-    };
+    known.ifindex = route.ifindex;
+    known.next_hop = route.next_hop;
+    known.mtu = route.mtu.into();
+    known.found = now;
     Ok(())
 }

@@ -21,7 +21,7 @@ use bytemuck::Pod;
 use dataplane_common::{
     checksum::ChecksumDelta,
     fragment::{HELD_BYTES, Held},
-    headers::{EtherType, Ethernet, IpProtocol, VLAN_ID_MASK},
+    headers::{EtherType, Ethernet, IpProtocol, Ipv4, VLAN_ID_MASK},
     packet::{L4Change, Packet, WriteFault, update_finished_checksum},
 };
 
@@ -140,13 +140,21 @@ impl<const L3: usize> Skb<L3> {
         level >= 0
     }
 
+    /// How many bytes to copy of a frame of `length` bytes, which has at least an IP header; `None` if a copy
+    /// has no room for them. The maximum is for the verifier, which wants at least one byte: what a comparison
+    /// with zero says of a number it takes note of only since Linux 6.8.
+    #[inline(always)]
+    fn bytes_to_copy(length: u32) -> Option<u32> {
+        let length = length.max((L3 + size_of::<Ipv4>()) as u32);
+        (length < HELD_BYTES as u32).then_some(length)
+    }
+
     /// Copies the frame into `held`. Returns false, and leaves nothing there, if it does not fit.
     #[inline(always)]
     pub fn copy_to(&self, held: &mut Held) -> bool {
-        let length = self.context.len();
-        if length == 0 || length >= HELD_BYTES as u32 {
+        let Some(length) = Self::bytes_to_copy(self.context.len()) else {
             return false;
-        }
+        };
         held.length = length;
         // SAFETY: `held` has room for this many bytes.
         let result = unsafe {
@@ -163,10 +171,7 @@ impl<const L3: usize> Skb<L3> {
     /// Makes this frame a copied one, in length and bytes.
     #[inline(always)]
     pub fn become_copy(&mut self, held: &Held) -> Result<(), WriteFault> {
-        let length = held.length;
-        if length == 0 || length >= HELD_BYTES as u32 {
-            return Err(WriteFault);
-        }
+        let length = Self::bytes_to_copy(held.length).ok_or(WriteFault)?;
         let context = self.context.as_ptr().cast();
         // SAFETY: the context is this program's.
         if unsafe { bpf_skb_change_tail(context, length, 0) } != 0 {

@@ -27,17 +27,14 @@ use dataplane_common::{
 
 use crate::{
     instance::{Instance, Lock},
+    kernel,
     signals::Quiet,
     text::encode_text,
 };
 
 /// The object file with the programs, built by this crate's build script.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portway-ebpf"));
-
-/// The oldest kernel portway is for: `bpf_redirect_peer` and `bpf_redirect_neigh` came with 5.10, the
-/// coarse clock with 5.11, the MTU in routing look-ups with 5.12; 5.15 is the first long-term one with
-/// all of them.
-const OLDEST_KERNEL: (u32, u32) = (5, 15);
+pub(crate) static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portway-ebpf"));
 
 /// All pinned maps of an instance, typed.
 pub struct Dataplane {
@@ -135,9 +132,8 @@ impl Dataplane {
     ///
     /// The kernel refuses; then nothing stays pinned.
     pub fn load(instance: &Instance, lock: &Lock, options: LoadOptions) -> anyhow::Result<Self> {
-        check_kernel()?;
         let _quiet = Quiet::begin()?;
-        let loaded = Self::load_pinned(instance, lock, options);
+        let loaded = Self::load_pinned(instance, lock, options).map_err(kernel::explain);
         if loaded.is_err() {
             // The error that made it fail is the one worth telling.
             let _ = instance.remove_pins(lock);
@@ -442,43 +438,4 @@ fn network_namespace() -> anyhow::Result<u32> {
         .context("cannot tell the network namespace: is /proc mounted?")?;
     // The kernel numbers namespaces with 32 bits (`ns_common::inum`).
     Ok(metadata.ino() as u32)
-}
-
-fn check_kernel() -> anyhow::Result<()> {
-    let uname = nix::sys::utsname::uname().context("cannot ask for the kernel's version")?;
-    check_release(&uname.release().to_string_lossy())
-}
-
-/// Refuses releases that are known to be too old; one that says nothing is given a chance.
-fn check_release(release: &str) -> anyhow::Result<()> {
-    let mut numbers = release
-        .split(|c: char| !c.is_ascii_digit())
-        .map(str::parse::<u32>);
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) if (major, minor) < OLDEST_KERNEL => bail!(
-            "kernel {release} is too old: portway needs Linux {}.{} or newer",
-            OLDEST_KERNEL.0,
-            OLDEST_KERNEL.1
-        ),
-        _ => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn old_kernels_are_refused_in_a_sentence() {
-        for release in ["5.14.21-default", "5.10.0-28-amd64", "4.19.0", "3.10"] {
-            let error = check_release(release).expect_err(release).to_string();
-            assert_eq!(
-                error,
-                format!("kernel {release} is too old: portway needs Linux 5.15 or newer")
-            );
-        }
-        for release in ["5.15.0", "6.1.0-18-amd64", "6.18.44", "10.0", "rolling"] {
-            assert!(check_release(release).is_ok(), "{release}");
-        }
-    }
 }

@@ -22,6 +22,7 @@
 //! | [`attach`] | attaching and detaching |
 //! | [`xdp`] | XDP in front of TC: where, why, and what containers need for it |
 //! | [`dataplane`] | the pinned programs and maps |
+//! | [`kernel`] | which kernels these load on |
 //! | [`batch`] | maps read by thousands of entries at a time |
 //! | [`flows`], [`liveness`], [`collector`] | reading flows; which are over; removing them |
 //! | [`instance`] | pin paths, and the lock on them |
@@ -56,6 +57,7 @@ pub mod foreign;
 pub mod handover;
 pub mod hooks;
 pub mod instance;
+pub mod kernel;
 pub mod liveness;
 pub mod netlink;
 pub mod output;

@@ -61,7 +61,7 @@ impl Shared {
 
     /// Waits until `look` finds something in the state.
     fn wait<T>(&self, limit: Duration, look: impl Fn(&State) -> Option<T>) -> Option<T> {
-        let deadline = Instant::now() + limit;
+        let deadline = Instant::now() + wait::here(limit);
         let mut state = self.lock();
         loop {
             if let Some(found) = look(&state) {

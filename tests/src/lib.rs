@@ -27,7 +27,7 @@
 //! | [`scenarios`] | the scenarios |
 //! | [`fuzz`] | what has to hold of any text a user gives |
 //! | [`harness`] | runs a test file |
-//! | [`requirement`] | what a machine may lack |
+//! | [`requirement`], [`kernel`] | what a machine may lack; which kernel it has |
 //! | [`wait`] | waiting for conditions |
 //! | [`interrupt`] | Ctrl-C |
 //! | [`differential`] | portway against the kernel, by random traffic in two labs |
@@ -46,6 +46,7 @@ pub mod host;
 pub mod image;
 pub mod interrupt;
 pub mod iptables;
+pub mod kernel;
 pub mod lab;
 pub mod netns;
 pub mod packets;

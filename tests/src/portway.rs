@@ -187,17 +187,19 @@ impl<'a> Portway<'a> {
         Ok((outcome, self.status()?.since(&before)))
     }
 
-    /// `portway publish SPEC`.
+    /// `portway publish SPEC`. It gives the container a second to answer; a machine that is slower gets more of them.
     ///
     /// # Errors
     /// It fails, or the container does not answer.
     pub fn publish(&self, spec: &str) -> Result<()> {
-        let said = self.text(&format!("publish {spec}"))?;
-        let active = self.ls()?.iter().any(|port| port.state == "active");
-        if !active {
-            bail!("portway publish {spec}: not active: {said}");
+        let mut said = String::new();
+        for _ in 0..wait::slowness() {
+            said = self.text(&format!("publish {spec}"))?;
+            if self.ls()?.iter().any(|port| port.state == "active") {
+                return Ok(());
+            }
         }
-        Ok(())
+        bail!("portway publish {spec}: not active: {said}")
     }
 
     /// `portway flows --json`.

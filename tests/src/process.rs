@@ -20,7 +20,7 @@ use nix::{
     unistd::{Gid, Pid, Uid, setgid, setgroups, setuid},
 };
 
-use crate::{daemon::Daemon, netns::Netns};
+use crate::{daemon::Daemon, netns::Netns, wait};
 
 /// After this long a command that should end by itself is killed.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
@@ -132,13 +132,14 @@ impl Cmd {
                     Err(error) => drop(ended.send(Err(error))),
                 }
             });
-            let output = match end.recv_timeout(COMMAND_LIMIT) {
+            let limit = wait::here(COMMAND_LIMIT);
+            let output = match end.recv_timeout(limit) {
                 Ok(output) => output,
                 Err(_) => {
                     if let Ok(pid) = start.try_recv() {
                         send(pid, Signal::SIGKILL);
                     }
-                    Err(anyhow!("does not end within {COMMAND_LIMIT:?}"))
+                    Err(anyhow!("does not end within {limit:?}"))
                 }
             };
             let output = output.with_context(|| format!("cannot run {name}"))?;

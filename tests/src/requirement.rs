@@ -4,7 +4,11 @@ use std::{env, fmt, fs, path::Path};
 
 use nix::unistd::geteuid;
 
-use crate::{image, portway};
+use crate::{
+    image,
+    kernel::{self, Release},
+    portway,
+};
 
 /// A thing that a machine may lack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +17,10 @@ pub enum Requirement {
     Root,
     /// A kernel that runs TC programs, with its `ip`, `tc` and `iptables`.
     Kernel,
+    /// A kernel with TCX.
+    Tcx,
+    /// A kernel that tells what drivers can do in XDP.
+    XdpFeatures,
     /// ethtool, for the offloads of links.
     Ethtool,
     /// dockerd and what the lab's image is made of.
@@ -26,7 +34,9 @@ impl Requirement {
     pub fn missing(self) -> Option<String> {
         match self {
             Self::Root => (!geteuid().is_root()).then(|| "not root".to_owned()),
-            Self::Kernel => kernel(),
+            Self::Kernel => missing_in_kernel(),
+            Self::Tcx => since(kernel::TCX),
+            Self::XdpFeatures => since(kernel::XDP_FEATURES),
             Self::Ethtool => missing_program(&["ethtool"]),
             Self::Docker => missing_program(&["dockerd", "containerd", "docker", "ldd", "tar"])
                 .or_else(|| image::busybox().err().map(|error| error.to_string())),
@@ -40,6 +50,8 @@ impl fmt::Display for Requirement {
         f.write_str(match self {
             Self::Root => "root",
             Self::Kernel => "kernel",
+            Self::Tcx => "TCX",
+            Self::XdpFeatures => "drivers' XDP features",
             Self::Ethtool => "ethtool",
             Self::Docker => "docker",
             Self::Portway => "portway",
@@ -47,7 +59,13 @@ impl fmt::Display for Requirement {
     }
 }
 
-fn kernel() -> Option<String> {
+fn since((major, minor): Release) -> Option<String> {
+    let (has_major, has_minor) = kernel::release();
+    ((has_major, has_minor) < (major, minor))
+        .then(|| format!("since Linux {major}.{minor}, and this is {has_major}.{has_minor}"))
+}
+
+fn missing_in_kernel() -> Option<String> {
     let filesystems = fs::read_to_string("/proc/filesystems").unwrap_or_default();
     if !filesystems.lines().any(|line| line.ends_with("\tbpf")) {
         return Some("the kernel has no BPF".to_owned());

@@ -1,6 +1,8 @@
 //! Waiting for a condition, never for a time.
 
 use std::{
+    env,
+    sync::LazyLock,
     thread,
     time::{Duration, Instant},
 };
@@ -13,6 +15,21 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 /// The pause between two looks at a condition.
 const INTERVAL: Duration = Duration::from_millis(5);
 
+/// How many times longer everything may take on this machine than on others: what PORTWAY_SLOWNESS says, as where
+/// the CPU is emulated.
+pub fn slowness() -> u32 {
+    static SLOWNESS: LazyLock<u32> = LazyLock::new(|| {
+        let slowness = env::var("PORTWAY_SLOWNESS").ok();
+        slowness.and_then(|times| times.parse().ok()).unwrap_or(1)
+    });
+    *SLOWNESS
+}
+
+/// `limit` as it is on this machine.
+pub fn here(limit: Duration) -> Duration {
+    limit * slowness()
+}
+
 /// Looks until `probe` finds something, `patience` at most.
 ///
 /// # Errors
@@ -22,6 +39,7 @@ pub fn until<T>(
     patience: Duration,
     mut probe: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
+    let patience = here(patience);
     let deadline = Instant::now() + patience;
     loop {
         if let Some(found) = probe().with_context(|| format!("waiting for {what}"))? {

@@ -10,12 +10,14 @@ use portway_tests::{
     harness::{self, Test},
     lab::{CLIENTS, EXTERNAL, HOST, Lab},
     portway::Portway,
+    requirement::Requirement,
     wait::{self, PATIENCE},
 };
 
 fn main() -> ExitCode {
+    use Requirement::{Kernel, Portway, Root, Tcx};
     harness::run([
-        Test::of_portway("tcx", || through("tcx")),
+        Test::new("tcx", &[Root, Kernel, Tcx, Portway], || through("tcx")),
         Test::of_portway("clsact", || through("clsact")),
         Test::of_portway("load_and_unload_can_be_repeated", repeated),
         Test::of_portway("somebody_elses_clsact_stays", others_clsact),

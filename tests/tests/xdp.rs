@@ -14,6 +14,7 @@ use portway_tests::{
     docker::{self, DockerLab},
     footprint::{self, Footprint},
     harness::{self, Test},
+    kernel::tc_hook,
     lab::{CLIENTS, EXTERNAL, HOST, HOST_V6, Lab},
     netns::Netns,
     portway::{Portway, Used},
@@ -23,7 +24,7 @@ use portway_tests::{
 };
 
 fn main() -> ExitCode {
-    use Requirement::{Docker, Ethtool, Kernel, Portway, Root};
+    use Requirement::{Docker, Ethtool, Kernel, Portway, Root, XdpFeatures};
     let with_ethtool =
         |name, run: fn() -> Result<()>| Test::new(name, &[Root, Kernel, Ethtool, Portway], run);
     harness::run([
@@ -34,7 +35,11 @@ fn main() -> ExitCode {
         Test::of_portway("gro_that_was_on_stays_on", gro_stays),
         with_ethtool("gro_that_somebody_turns_off_comes_back", gro_comes_back),
         with_ethtool("a_container_that_cannot_be_entered_stays_with_tc", hidden),
-        Test::of_portway("auto_takes_udp_where_it_costs_nothing", auto),
+        Test::new(
+            "auto_takes_udp_where_it_costs_nothing",
+            &[Root, Kernel, XdpFeatures, Portway],
+            auto,
+        ),
         Test::of_portway("somebody_elses_program_stays", foreign),
         Test::of_portway("a_driver_without_xdp_is_refused", no_driver),
         Test::of_portway("a_driver_that_refuses_is_left_alone", refused),
@@ -149,7 +154,7 @@ fn finished() -> Result<()> {
     let status = portway.status()?;
     let external = status.external(EXTERNAL)?;
     ensure!(
-        external.hooks == ["xdp", "tcx"]
+        external.hooks == ["xdp", tc_hook()]
             && external.xdp.mode == "native"
             && external.xdp.protocols == ["tcp", "udp"]
             && external.xdp.why == "asked for with --mode xdp",
@@ -344,7 +349,7 @@ fn auto() -> Result<()> {
     let status = portway.status()?;
     let by_veth = status.external(EXTERNAL)?;
     ensure!(
-        by_veth.hooks == ["tcx"]
+        by_veth.hooks == [tc_hook()]
             && by_veth.xdp.mode == "off"
             && by_veth.xdp.protocols.is_empty()
             && by_veth.xdp.why == "a veth's peer would lose segmentation offload",
@@ -352,7 +357,7 @@ fn auto() -> Result<()> {
     );
     let by_tap = status.external("tap0")?;
     ensure!(
-        by_tap.hooks == ["xdp", "tcx"]
+        by_tap.hooks == ["xdp", tc_hook()]
             && by_tap.xdp.mode == "native"
             && by_tap.xdp.protocols == ["udp"]
             && by_tap.xdp.why == "it costs nothing here; TCP is left to TC, behind GRO",
@@ -401,7 +406,7 @@ fn foreign() -> Result<()> {
     let status = second.status()?;
     let external = status.external(EXTERNAL)?;
     ensure!(
-        external.hooks == ["tcx"]
+        external.hooks == [tc_hook()]
             && external.xdp.mode == "off"
             && external
                 .xdp
@@ -419,7 +424,7 @@ fn foreign() -> Result<()> {
     // When it is gone, the place is free.
     first.text("unload")?;
     second.load("--admission direct --mode xdp")?;
-    ensure!(second.status()?.external(EXTERNAL)?.hooks == ["xdp", "tcx"]);
+    ensure!(second.status()?.external(EXTERNAL)?.hooks == ["xdp", tc_hook()]);
     Ok(())
 }
 
@@ -450,7 +455,7 @@ fn no_driver() -> Result<()> {
     let why = &portway.status()?.external("ext1")?.xdp.why.clone();
     ensure!(why == "its driver has no native XDP", "{why}");
     portway.text("load --mode xdp-generic")?;
-    ensure!(portway.status()?.external("ext1")?.hooks == ["xdp-generic", "tcx"]);
+    ensure!(portway.status()?.external("ext1")?.hooks == ["xdp-generic", tc_hook()]);
     Ok(())
 }
 
@@ -464,15 +469,15 @@ fn refused() -> Result<()> {
     let status = portway.status()?;
     let external = status.external(EXTERNAL)?;
     ensure!(
-        external.hooks == ["tcx"] && external.xdp.why.contains("its driver refuses"),
+        external.hooks == [tc_hook()] && external.xdp.why.contains("its driver refuses"),
         "{external:?}"
     );
     ensure!(!has_gro(&container)?, "GRO for nothing");
     lab.client.ip("link set eth0 mtu 1500")?;
     portway.publish(&format!("9001:{}:8080/udp", container.address))?;
-    ensure!(portway.status()?.external(EXTERNAL)?.hooks == ["tcx"]);
+    ensure!(portway.status()?.external(EXTERNAL)?.hooks == [tc_hook()]);
     portway.load("")?;
-    ensure!(portway.status()?.external(EXTERNAL)?.hooks == ["xdp", "tcx"]);
+    ensure!(portway.status()?.external(EXTERNAL)?.hooks == ["xdp", tc_hook()]);
     Ok(())
 }
 
@@ -515,7 +520,7 @@ fn generic() -> Result<()> {
     let status = portway.status()?;
     let external = status.external(EXTERNAL)?;
     ensure!(
-        external.hooks == ["xdp-generic", "tcx"] && external.xdp.mode == "generic",
+        external.hooks == ["xdp-generic", tc_hook()] && external.xdp.mode == "generic",
         "{external:?}"
     );
     ensure!(!has_gro(&container)?, "GRO is of no use to it");

@@ -83,18 +83,12 @@ fn release(binaries: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// A binary that `cargo build --release` made. It is beside this program's own: both were built in
-/// the same target directory, whatever the user has configured.
+/// A binary that `cargo build --release` made.
 ///
 /// # Errors
-/// If this program was moved out of it.
+/// If this program was moved out of the target directory.
 pub fn release_binary(name: &str) -> Result<PathBuf> {
-    let own = env::current_exe().context("this program cannot find its own file")?;
-    let target = own
-        .parent()
-        .and_then(Path::parent)
-        .context("this program was moved out of cargo's target directory")?;
-    let binary = target.join("release").join(name);
+    let binary = target_folder()?.join("release").join(name);
     if !binary.is_file() {
         bail!(
             "{} is not there: start this program with `cargo xtask`",
@@ -102,4 +96,16 @@ pub fn release_binary(name: &str) -> Result<PathBuf> {
         );
     }
     Ok(binary)
+}
+
+/// Cargo's target directory. This program is in it, whatever the user has configured.
+///
+/// # Errors
+/// If it was moved out of it.
+pub fn target_folder() -> Result<PathBuf> {
+    let own = env::current_exe().context("this program cannot find its own file")?;
+    own.parent()
+        .and_then(Path::parent)
+        .map(Path::to_owned)
+        .context("this program was moved out of cargo's target directory")
 }

@@ -13,6 +13,7 @@
 //! | [`run`] | `run`: portway itself, or the lab |
 //! | [`bench`] | `bench`: measuring portway and what it is compared with |
 //! | [`mod@test`], [`tally`] | `test`: the checks, the tests and their sum |
+//! | [`vmtest`] | `vmtest`: the tests on other kernels |
 //! | [`diagram`], [`svg`] | `diagram`: docs/packet-way.svg |
 
 mod apt;
@@ -30,6 +31,7 @@ mod svg;
 mod tally;
 mod test;
 mod toolchain;
+mod vmtest;
 
 use std::process::ExitCode;
 
@@ -76,6 +78,13 @@ enum Command {
         )]
         arguments: Vec<String>,
     },
+    /// Run the dataplane's tests on other kernels, in virtual machines; takes Debian's kernels, and Debian.
+    Vmtest {
+        #[command(flatten)]
+        set_up: SetUp,
+        #[command(flatten)]
+        selection: vmtest::Selection,
+    },
     /// Draw docs/packet-way.svg anew.
     Diagram,
 }
@@ -107,6 +116,9 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Run { set_up, arguments } => run::run(set_up.no_install, &arguments)?,
         Command::Test { set_up, selection } => return test::test(set_up.no_install, &selection),
         Command::Bench { set_up, arguments } => bench::bench(set_up.no_install, &arguments)?,
+        Command::Vmtest { set_up, selection } => {
+            return vmtest::vmtest(set_up.no_install, &selection);
+        }
         Command::Diagram => diagram::write()?,
     }
     Ok(ExitCode::SUCCESS)
@@ -167,6 +179,16 @@ mod tests {
         };
         assert!(set_up.no_install);
         assert_eq!(arguments, ["--quick", "--only", "new", "--help"]);
+    }
+
+    #[test]
+    fn kernels_are_named_by_their_versions() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' ')).is_ok();
+        assert!(parse(
+            "xtask vmtest --kernel 6.1 --kernel newest --test hooks"
+        ));
+        assert!(!parse("xtask vmtest --kernel 5.10"));
+        assert!(!parse("xtask vmtest --docs --kernel 6.1"), "a page of all");
     }
 
     #[test]

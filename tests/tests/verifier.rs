@@ -1,0 +1,40 @@
+//! The programs load, far below where the verifier gives up.
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, ensure};
+use aya::programs::ProgramInfo;
+use dataplane_common::layout::programs;
+use portway::instance::Instance;
+use portway_tests::{
+    harness::{self, Test},
+    lab::Lab,
+    portway::Portway,
+};
+
+/// What the kernel's limit (`BPF_COMPLEXITY_LIMIT_INSNS`, include/linux/bpf.h) leaves for other verifiers, which need
+/// more, or less, for the same programs.
+const MOST: u32 = 1_000_000 / 4 * 3;
+
+fn main() -> ExitCode {
+    harness::run([Test::of_portway("programs_load", load)])
+}
+
+/// Prints how many instructions each program took.
+fn load() -> Result<()> {
+    let lab = Lab::new()?;
+    let portway = Portway::new(&lab.host)?;
+    portway.load("--admission direct")?;
+    let instance: Instance = portway.instance().parse()?;
+    for name in programs::TC.iter().chain([&programs::XDP]) {
+        let pin = lab.host.file(instance.program(name));
+        let program =
+            ProgramInfo::from_pin(&pin).with_context(|| format!("the pinned program {name}"))?;
+        let verified = program
+            .verified_instruction_count()
+            .context("the kernel does not tell the instructions verified")?;
+        println!("verified {name} {verified}");
+        ensure!(verified < MOST, "{name}: {verified} instructions");
+    }
+    Ok(())
+}
