@@ -63,8 +63,8 @@ pub async fn run(instance: Instance, args: RunArgs) -> anyhow::Result<()> {
     let lock = instance.lock().await?;
     // Another command may have unloaded it, or loaded it anew; then it is not ours any more.
     if instance.load_id() == load_id {
-        tear_down(&instance, &lock).await?;
-        say("unloaded");
+        let flows = tear_down(&instance, &lock).await?;
+        say(format_args!("unloaded{flows}"));
     }
     result
 }
