@@ -4,7 +4,7 @@ use crate::bucket::{MAX_KEPT, WAYS};
 
 /// The layout's version: part of the pin path, and to be raised by every change to a map's key, value,
 /// type or meaning.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// Backends, and thus rows of `portway ls`, that one instance can hold. Index 0 is never used.
 pub const MAX_BACKENDS: u32 = 16_384;
@@ -204,9 +204,17 @@ pub mod programs {
     /// TC egress of containers' host veths: takes note of what the kernel lets through.
     pub const ADMIT: &str = "portway_admit";
 
+    /// Attached nowhere: the controller runs it to have a flow written.
+    pub const ADOPT: &str = "portway_adopt";
+
     /// XDP of external interfaces: client -> container, for what is plain.
     pub const XDP: &str = "portway_xdp";
 
-    /// All of TC's.
-    pub const TC: &[&str] = &[FORWARD, FORWARD_L3, REPLY, EGRESS, EGRESS_L3, ADMIT];
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = &'static str> {
+        [
+            FORWARD, FORWARD_L3, REPLY, EGRESS, EGRESS_L3, ADMIT, ADOPT, XDP,
+        ]
+        .into_iter()
+    }
 }

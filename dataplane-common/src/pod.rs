@@ -3,7 +3,7 @@
 use aya::Pod;
 
 use crate::{
-    bucket::Bucket,
+    bucket::{Bucket, Slot},
     flow::{Flow, FlowKey, OuterTuple},
     fragment::{Datagram, FragmentKey, Held, HeldKey},
     headers::{Be16, Be32, Ip6},
@@ -21,6 +21,11 @@ macro_rules! pod {
         )+
     };
 }
+
+// SAFETY: as for `Pod`.
+unsafe impl bytemuck::NoUninit for Slot<Be32> {}
+// SAFETY: the same.
+unsafe impl bytemuck::NoUninit for Slot<Ip6> {}
 
 pod!(
     Backend,
