@@ -197,7 +197,7 @@ const fn zero_lanes(lanes: u64) -> u64 {
 }
 
 const _: () = assert!(size_of::<Slot<Be32>>() == 16 + 88);
-const _: () = assert!(size_of::<Slot<Ip6>>() == 40 + 120);
+const _: () = assert!(size_of::<Slot<Ip6>>() == 40 + 112);
 const _: () = assert!(size_of::<Bucket>() == 64);
 
 #[cfg(test)]

@@ -139,13 +139,13 @@ pub struct Flow<A> {
     pub handed_over_at: u32,
     /// When the kernel was last seen to let a packet of the client through; zero for never.
     pub admitted_in_at: u32,
-    /// What went through it. Written without atomics: exact as long as each direction stays on one CPU,
-    /// which is where a NIC's flow hashing puts it.
-    pub traffic: Traffic,
     /// When the kernel was last seen to let a reply through; zero for never.
     pub admitted_out_at: u32,
     /// The next hop of replies: the client itself, or a gateway.
     pub next_hop: A,
+    /// What went through it. Written without atomics: exact as long as each direction stays on one CPU,
+    /// which is where a NIC's flow hashing puts it.
+    pub traffic: Traffic,
 }
 
 impl<A> Flow<A> {
@@ -278,7 +278,7 @@ impl<A: Copy> Flow<A> {
 const _: () = assert!(size_of::<FlowKey<crate::headers::Be32>>() == 16);
 const _: () = assert!(size_of::<FlowKey<crate::headers::Ip6>>() == 40);
 const _: () = assert!(size_of::<Flow<crate::headers::Be32>>() == 88);
-const _: () = assert!(size_of::<Flow<crate::headers::Ip6>>() == 120);
+const _: () = assert!(size_of::<Flow<crate::headers::Ip6>>() == 112);
 
 #[cfg(test)]
 mod tests {

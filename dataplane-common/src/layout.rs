@@ -88,6 +88,8 @@ pub mod maps {
     pub const CLOCK: &str = "CLOCK";
     /// Per-CPU room for what is asked of the routing table.
     pub const FIB_QUERY: &str = "FIB_QUERY";
+    /// Per-CPU room for a flow that the controller wants to be written.
+    pub const ADOPTED: &str = "ADOPTED";
     /// Per-CPU room to copy a frame to.
     pub const SCRATCH: &str = "SCRATCH";
 
@@ -171,6 +173,7 @@ pub mod maps {
             XDP_INTERFACES,
             CLOCK,
             FIB_QUERY,
+            ADOPTED,
             SCRATCH,
         ];
         shared
@@ -220,9 +223,17 @@ pub mod programs {
     /// TC egress of containers' host veths: takes note of what the kernel lets through.
     pub const ADMIT: &str = "portway_admit";
 
+    /// Attached nowhere: the controller runs it to have a flow written.
+    pub const ADOPT: &str = "portway_adopt";
+
     /// XDP of external interfaces: client -> container, for what is plain.
     pub const XDP: &str = "portway_xdp";
 
-    /// All of TC's.
-    pub const TC: &[&str] = &[FORWARD, FORWARD_L3, REPLY, EGRESS, EGRESS_L3, ADMIT];
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = &'static str> {
+        [
+            FORWARD, FORWARD_L3, REPLY, EGRESS, EGRESS_L3, ADMIT, ADOPT, XDP,
+        ]
+        .into_iter()
+    }
 }

@@ -15,6 +15,7 @@
 //! | [`icmp`] | the decision for ICMP errors about accelerated packets, both ways |
 //! | [`fragment`] | fragments, which follow their datagram's first one |
 //! | [`foreign`] | taking note of what leaves and is not ours |
+//! | [`adoption`] | taking over what the kernel has translated so far |
 //! | [`rewrite`] | the writes, once everything is decided |
 //! | [`tables`] | the trait by which the core reaches maps, clock and routing |
 //!
@@ -37,6 +38,7 @@
 //! Nothing here touches the kernel: the same code is compiled for eBPF and for unit tests on the host.
 #![cfg_attr(not(any(test, feature = "testing")), no_std)]
 
+pub mod adoption;
 pub mod bucket;
 pub mod checksum;
 pub mod clock;

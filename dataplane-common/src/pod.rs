@@ -22,6 +22,11 @@ macro_rules! pod {
     };
 }
 
+// SAFETY: as for `Pod`.
+unsafe impl bytemuck::NoUninit for Slot<Be32> {}
+// SAFETY: the same.
+unsafe impl bytemuck::NoUninit for Slot<Ip6> {}
+
 pod!(
     Backend,
     Bucket,

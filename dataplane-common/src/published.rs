@@ -72,6 +72,14 @@ pub struct PortNotes {
     pub has_remapped: u32,
 }
 
+impl PortNotes {
+    /// Whatever there may be: written as one, so that what a program notes meanwhile is not lost.
+    pub const ALL: Self = Self {
+        has_foreign: 1,
+        has_remapped: 1,
+    };
+}
+
 /// A port of one address of the host: the key of publications that are not for all addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(C)]

@@ -63,6 +63,10 @@ pub struct Record {
     pub version: [u8; 32],
     /// Why flows are admitted as they are, in the same form.
     pub admission_why: [u8; 184],
+    /// Tells one build's programs from another's.
+    pub build: u64,
+    /// Decides which flows share a bucket: the same for all programs that work on them.
+    pub hash_seed: u64,
     /// 1 if conntrack was made liberal about TCP windows here, and is to be strict again one day.
     pub made_liberal: u32,
     /// What the user asked for, numbered by the controller.
@@ -86,7 +90,7 @@ pub struct Record {
     pub last_generation: u32,
 }
 
-const _: () = assert!(size_of::<Record>() == 256);
+const _: () = assert!(size_of::<Record>() == 272);
 const _: () = assert!(size_of::<Row>() == 108);
 const _: () = assert!(size_of::<HookKey>() == 8);
 const _: () = assert!(size_of::<Hook>() == 12);

@@ -4,19 +4,21 @@
 //! |---|---|
 //! | [`programs`] | the programs: family by EtherType, decide, rewrite, redirect |
 //! | [`xdp`] | the program for XDP |
+//! | [`adopt`] | the program that writes flows for the controller |
 //! | [`fragments`] | the same for fragments, off the fast path |
 //! | [`skb`] | an skb as the core's `Packet` |
 //! | [`frame`] | a frame in XDP as the core's `Packet` |
-//! | [`bytes`] | where both reach for a packet's bytes
+//! | [`bytes`] | where both reach for a packet's bytes |
 //! | [`kernel`] | maps and routing as the core's `Tables` |
 //! | [`flows`], [`atomic`] | the table of flows; the lock of its buckets |
 //! | [`recent`] | what look-ups have found lately |
-//! | [`clock`] | the monotonic clock
+//! | [`clock`] | the monotonic clock |
 //! | [`routing`] | what routing look-ups need of an IP version |
 //! | [`maps`] | the maps |
 //! | [`trace`] | telling of new flows |
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 
+mod adopt;
 mod atomic;
 mod bytes;
 mod clock;

@@ -66,6 +66,10 @@ pub static CLOCK: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
 pub static FIB_QUERY: PerCpuArray<FibLookup> = PerCpuArray::with_max_entries(1, 0);
 
+/// Where the flow is copied to that the controller wants to be written, of either IP version.
+#[map]
+pub static ADOPTED: PerCpuArray<Slot<Ip6>> = PerCpuArray::with_max_entries(1, 0);
+
 /// Where a frame is copied to.
 #[map]
 pub static SCRATCH: PerCpuArray<Held> = PerCpuArray::with_max_entries(1, 0);

@@ -8,7 +8,7 @@ use crate::{
     conntrack::sysctls,
     dataplane::Dataplane,
     firewall::{self, Verdict},
-    handover::{Tell, hand_over},
+    handover::{HandedOver, Handover, Tell},
     publication::Source,
     rows::Row,
     text::encode_text,
@@ -127,7 +127,8 @@ pub fn enforce(
         Admission::Direct | Admission::Off => false,
     };
     if before != decision.admission {
-        change(dataplane, before, decision.admission)?;
+        let mut handover = Handover::default();
+        change(dataplane, before, decision.admission, &mut handover)?;
     }
     dataplane.update_settings(|settings| {
         settings.tcp_liberal = is_liberal.into();
@@ -138,10 +139,15 @@ pub fn enforce(
 
 /// Changes the way of admitting flows. Conntrack is told of those that it does not know: before, so that it
 /// does when their packets come, and after, of those that have begun meanwhile.
-fn change(dataplane: &mut Dataplane, before: Admission, after: Admission) -> anyhow::Result<()> {
+fn change(
+    dataplane: &mut Dataplane,
+    before: Admission,
+    after: Admission,
+    handover: &mut Handover,
+) -> anyhow::Result<()> {
     let ends_direct = before == Admission::Direct;
     if ends_direct {
-        tell_conntrack(dataplane, Tell::OfAllBegunHere);
+        tell_conntrack(handover, dataplane, Tell::OfAllBegunHere);
     }
     let now = monotonic_millis()?;
     dataplane.update_settings(|settings| {
@@ -150,7 +156,7 @@ fn change(dataplane: &mut Dataplane, before: Admission, after: Admission) -> any
         settings.rules_since = now;
     })?;
     if ends_direct {
-        tell_conntrack(dataplane, Tell::OfAllBegunHere);
+        tell_conntrack(handover, dataplane, Tell::OfAllBegunHere);
     }
     Ok(())
 }
@@ -161,13 +167,16 @@ pub fn end_leases(dataplane: &mut Dataplane) -> anyhow::Result<()> {
     dataplane.update_settings(|settings| settings.rules_since = now)
 }
 
-/// Admits no more flows; conntrack takes over those that live. Programs are to go after that.
-pub fn end(dataplane: &mut Dataplane) -> anyhow::Result<()> {
+/// Admits no more flows; conntrack takes over those that live, and what has become of them is returned. Programs
+/// are to go after that.
+pub fn end(dataplane: &mut Dataplane) -> anyhow::Result<HandedOver> {
     let before = Admission::from_number(dataplane.read_settings()?.admission);
+    let mut handover = Handover::for_good();
     if before == Admission::Netfilter {
-        tell_conntrack(dataplane, Tell::OfNoneThatItForgot);
+        tell_conntrack(&mut handover, dataplane, Tell::OfNoneThatItForgot);
     }
-    change(dataplane, before, Admission::Off)
+    change(dataplane, before, Admission::Off, &mut handover)?;
+    Ok(handover.outcome())
 }
 
 /// Makes conntrack as strict as it was. All that it has not seen is forgiven to connections that it was told
@@ -181,9 +190,9 @@ pub fn restore_strictness(dataplane: &mut Dataplane) -> anyhow::Result<()> {
 }
 
 /// What conntrack does not take, or not know, it picks up itself from what clients send.
-fn tell_conntrack(dataplane: &Dataplane, tell: Tell) {
-    match hand_over(dataplane, tell) {
-        Ok(outcome) => tracing::debug!("handed over to conntrack: {outcome:?}"),
+fn tell_conntrack(handover: &mut Handover, dataplane: &Dataplane, tell: Tell) {
+    match handover.tell(dataplane, tell) {
+        Ok(()) => tracing::debug!("handed over to conntrack: {:?}", handover.outcome()),
         Err(error) => tracing::warn!("cannot hand flows over to conntrack: {error:#}"),
     }
 }

@@ -15,11 +15,12 @@ use aya::programs::{
     },
 };
 use dataplane_common::registry::{Hook, HookKey};
+use nix::net::if_::if_nameindex;
 use tokio::time::{Instant, sleep};
 
 use crate::{
     dataplane::Dataplane,
-    hooks::{Attached, Keep, Kind, Preference, Role, attached, interface_name},
+    hooks::{Attached, Keep, Kind, Preference, Role, attached, interface_name, link_name},
     instance::Instance,
     netlink::Netlink,
 };
@@ -226,8 +227,7 @@ impl Hooks<'_> {
 
     /// Where a role's link at an interface is pinned.
     pub(crate) fn link_pin(&self, ifindex: u32, role: Role) -> PathBuf {
-        let name = format!("{}-{ifindex}", role.program());
-        self.instance.links().join(name)
+        self.instance.links().join(link_name(ifindex, role))
     }
 }
 
@@ -246,6 +246,28 @@ fn detach_clsact(name: &str, attached: &Attached) -> anyhow::Result<()> {
         Err(error) if is_not_there(&error) => Ok(()),
         result => result.with_context(|| format!("cannot detach the filter from {name}")),
     }
+}
+
+/// Takes portway's clsact filters off every interface, by the names of their programs, where nothing else is known
+/// of them, and the qdiscs that are empty after that.
+pub async fn detach_unknown_filters(netlink: &Netlink) -> anyhow::Result<()> {
+    let interfaces = if_nameindex().context("cannot list the interfaces")?;
+    for interface in &interfaces {
+        let name = interface.name().to_string_lossy();
+        let mut has_any = false;
+        for role in Role::ALL.into_iter().filter(|role| *role != Role::Xdp) {
+            let detached = qdisc_detach_program(&name, role.direction(), role.program());
+            match detached.map_err(ProgramError::from) {
+                Ok(()) => has_any = true,
+                Err(error) if is_not_there(&error) => {}
+                Err(error) => return Err(error).context(format!("cannot detach from {name}")),
+            }
+        }
+        if has_any {
+            netlink.remove_unused_clsact(interface.index()).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether somebody else has removed the filter or its qdisc.

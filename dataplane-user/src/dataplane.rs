@@ -3,15 +3,16 @@
 use std::{
     borrow::Borrow,
     fs,
-    hash::{BuildHasher as _, RandomState},
+    hash::{BuildHasher as _, DefaultHasher, Hasher as _, RandomState},
     os::unix::fs::MetadataExt as _,
+    path::PathBuf,
 };
 
 use anyhow::{Context as _, anyhow, bail};
 use aya::{
     EbpfLoader, Pod,
     maps::{Array, DevMap, HashMap, Map, MapData, MapError, PerCpuArray},
-    programs::{ProgramError, SchedClassifier, Xdp},
+    programs::{Program, ProgramError},
 };
 use dataplane_common::{
     bucket::{Bucket, Slot},
@@ -143,59 +144,14 @@ impl Dataplane {
 
     fn load_pinned(instance: &Instance, lock: &Lock, options: LoadOptions) -> anyhow::Result<Self> {
         instance.create_folders(lock)?;
-        let mut loader = EbpfLoader::new();
-        let max_flows = [options.max_flows, options.max_flows / LESS_V6];
-        let bucket_counts = max_flows.map(buckets);
-        let families = [
-            (&maps::V4, constants::BUCKET_COUNT_V4),
-            (&maps::V6, constants::BUCKET_COUNT_V6),
-        ];
-        for (index, (names, count_name)) in families.into_iter().enumerate() {
-            let count = &bucket_counts[index];
-            loader.map_max_entries(names.buckets, *count);
-            loader.map_max_entries(names.slots, slots(max_flows[index]));
-            loader.map_max_entries(names.spilled, spilled(max_flows[index]));
-            loader.override_global(count_name, count, true);
-        }
-        let seed = RandomState::new().hash_one(instance.to_string());
-        loader.override_global(constants::HASH_SEED, &seed, true);
-        // A constant by the time of verification: what is above the level costs nothing.
-        let log_level = if options.trace {
-            log::Level::Info as u8
-        } else {
-            0
-        };
-        loader.override_global(aya_log::LEVEL, &log_level, false);
-        for name in maps::all() {
-            loader.map_pin_path(name, instance.map(name));
-        }
-        let mut ebpf = loader
-            .load(OBJECT)
-            .context("cannot create the eBPF maps: is this process allowed to use BPF?")?;
-        for name in programs::TC {
-            let program: &mut SchedClassifier = ebpf
-                .program_mut(name)
-                .ok_or_else(|| anyhow!("the eBPF object lacks the program {name}"))?
-                .try_into()?;
-            program.load().map_err(|error| refusal(name, error))?;
-            program
-                .pin(instance.program(name))
-                .with_context(|| format!("cannot pin the eBPF program {name}"))?;
-        }
-        let program: &mut Xdp = ebpf
-            .program_mut(programs::XDP)
-            .ok_or_else(|| anyhow!("the eBPF object lacks the program {}", programs::XDP))?
-            .try_into()?;
-        program
-            .load()
-            .map_err(|error| refusal(programs::XDP, error))?;
-        program
-            .pin(instance.program(programs::XDP))
-            .with_context(|| format!("cannot pin the eBPF program {}", programs::XDP))?;
+        let hash_seed = RandomState::new().hash_one(instance.to_string());
+        pin_programs(instance, options, hash_seed, |name| instance.program(name))?;
         let mut dataplane = Self::open_maps(instance)?;
         dataplane.update_settings(|settings| settings.timeouts = Timeouts::DEFAULT)?;
         let record = Record {
             version: encode_text(env!("CARGO_PKG_VERSION")),
+            build: build(),
+            hash_seed,
             namespace: network_namespace()?,
             max_flows: options.max_flows,
             traces: options.trace.into(),
@@ -206,6 +162,34 @@ impl Dataplane {
             .set(0, record, 0)
             .context("cannot write the record")?;
         Ok(dataplane)
+    }
+
+    /// Whether the programs are those of another build.
+    pub fn is_of_another_build(&self) -> anyhow::Result<bool> {
+        Ok(self.read_record()?.build != build())
+    }
+
+    /// Loads and pins this build's programs for the maps that are there, beside those of the build that is
+    /// loaded.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses; then nothing has changed.
+    pub fn load_beside(&self, instance: &Instance, lock: &Lock) -> anyhow::Result<()> {
+        let _quiet = Quiet::begin()?;
+        instance.create_upgrade(lock)?;
+        let hash_seed = self.read_record()?.hash_seed;
+        pin_programs(instance, self.options()?, hash_seed, |name| {
+            instance.upgrade(name)
+        })
+    }
+
+    /// Notes that the programs are this build's.
+    pub fn note_build(&mut self) -> anyhow::Result<()> {
+        self.update_record(|record| {
+            record.version = encode_text(env!("CARGO_PKG_VERSION"));
+            record.build = build();
+        })
     }
 
     /// Opens what is loaded.
@@ -368,6 +352,66 @@ impl Dataplane {
         }
         Ok(sum)
     }
+}
+
+/// Creates the maps, unless they are pinned already, and pins them and the programs, these where `path` says by
+/// their names.
+fn pin_programs(
+    instance: &Instance,
+    options: LoadOptions,
+    hash_seed: u64,
+    path: impl Fn(&str) -> PathBuf,
+) -> anyhow::Result<()> {
+    let mut loader = EbpfLoader::new();
+    let max_flows = [options.max_flows, options.max_flows / LESS_V6];
+    let bucket_counts = max_flows.map(buckets);
+    let families = [
+        (&maps::V4, constants::BUCKET_COUNT_V4),
+        (&maps::V6, constants::BUCKET_COUNT_V6),
+    ];
+    for (index, (names, count_name)) in families.into_iter().enumerate() {
+        let count = &bucket_counts[index];
+        loader.map_max_entries(names.buckets, *count);
+        loader.map_max_entries(names.slots, slots(max_flows[index]));
+        loader.map_max_entries(names.spilled, spilled(max_flows[index]));
+        loader.override_global(count_name, count, true);
+    }
+    loader.override_global(constants::HASH_SEED, &hash_seed, true);
+    // A constant by the time of verification: what is above the level costs nothing.
+    let log_level = if options.trace {
+        log::Level::Info as u8
+    } else {
+        0
+    };
+    loader.override_global(aya_log::LEVEL, &log_level, false);
+    for name in maps::all() {
+        loader.map_pin_path(name, instance.map(name));
+    }
+    let mut ebpf = loader
+        .load(OBJECT)
+        .context("cannot create the eBPF maps: is this process allowed to use BPF?")?;
+    for name in programs::all() {
+        let program = ebpf
+            .program_mut(name)
+            .ok_or_else(|| anyhow!("the eBPF object lacks the program {name}"))?;
+        let loaded = match program {
+            Program::Xdp(program) => program.load(),
+            Program::SchedClassifier(program) => program.load(),
+            _ => bail!("the eBPF object has {name} as a program of another type"),
+        };
+        loaded.map_err(|error| refusal(name, error))?;
+        program
+            .pin(path(name))
+            .with_context(|| format!("cannot pin the eBPF program {name}"))?;
+    }
+    Ok(())
+}
+
+/// A number that tells this build's programs from another's.
+fn build() -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(OBJECT);
+    hasher.finish()
 }
 
 /// A program's refusal in one line; the verifier's whole log goes to the debug log.

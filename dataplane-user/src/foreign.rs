@@ -113,13 +113,8 @@ where
     };
     const NOTING: &str = "cannot note somebody else's conversation";
     maps.foreign.insert(key, now, 0).context(NOTING)?;
-    // As one, so that what a program notes meanwhile is not lost.
-    let notes = PortNotes {
-        has_foreign: 1,
-        has_remapped: 1,
-    };
     let slot = port_slot(key.protocol, key.host_port);
-    maps.port_notes.set(slot, notes, 0).context(NOTING)
+    maps.port_notes.set(slot, PortNotes::ALL, 0).context(NOTING)
 }
 
 #[cfg(test)]

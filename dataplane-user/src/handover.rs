@@ -4,21 +4,23 @@
 //! from the wrong port, and what its client sends would be picked up in mid-conversation at best. With an
 //! entry of its own it goes on as if netfilter had translated it from the start.
 
-use std::{hash::Hash, net::SocketAddr};
+use std::{collections::HashSet, fmt, hash::Hash, net::SocketAddr};
 
 use aya::Pod;
 use dataplane_common::{
     bucket::Slot,
     flow::{Flow, FlowKey, OuterTuple},
-    headers::Be16,
+    headers::{Be16, IpProtocol},
     published::BoundPort,
     state::State,
 };
+use nix::errno::Errno;
 
 use crate::{
     address::Address,
-    conntrack::{Conntrack, Entry, Outcome},
+    conntrack::{Conntrack, Entry, Outcome, Tuple},
     dataplane::{Dataplane, FamilyMaps},
+    firewall::{Family, look_for_nat},
     flows,
     liveness::Liveness,
 };
@@ -26,12 +28,35 @@ use crate::{
 /// What has become of live flows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct HandedOver {
-    /// Conntrack knows them now.
-    pub told: usize,
-    /// It knew them.
-    pub known: usize,
+    /// The kernel knows them, and they go on.
+    pub kept: usize,
     /// It would not take them.
     pub refused: usize,
+    /// Nobody would translate them: netfilter has no NAT in force for their IP version.
+    pub ended: usize,
+}
+
+/// As a sentence goes on that says what else has been done; empty where there was no flow.
+impl fmt::Display for HandedOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let flows = |count| if count == 1 { "flow" } else { "flows" };
+        if self.kept > 0 {
+            let (kept, flows) = (self.kept, flows(self.kept));
+            write!(f, "; {kept} live {flows} handed over to netfilter")?;
+        }
+        if self.refused > 0 {
+            let (refused, flows) = (self.refused, flows(self.refused));
+            write!(f, "; {refused} live {flows} not taken by conntrack")?;
+        }
+        if self.ended > 0 {
+            let (ended, flows) = (self.ended, flows(self.ended));
+            write!(
+                f,
+                "; {ended} live {flows} ended: there is no NAT to take them over"
+            )?;
+        }
+        Ok(())
+    }
 }
 
 /// Which flows it is told of.
@@ -44,37 +69,93 @@ pub enum Tell {
     OfNoneThatItForgot,
 }
 
-/// Tells conntrack of live flows that both ends have been heard of. Where there is no conntrack there is
-/// nobody to tell.
-///
-/// # Errors
-///
-/// The flows cannot be read, or conntrack cannot be reached.
-pub fn hand_over(dataplane: &Dataplane, tell: Tell) -> anyhow::Result<HandedOver> {
-    let Some(mut conntrack) = Conntrack::open()? else {
-        return Ok(HandedOver::default());
-    };
-    let mut entries = live_entries(dataplane, &dataplane.v4, tell)?;
-    entries.extend(live_entries(dataplane, &dataplane.v6, tell)?);
-    let mut outcome = HandedOver::default();
-    if tell == Tell::OfNoneThatItForgot {
-        outcome.known = entries.len();
-        conntrack.refresh(entries)?;
-        return Ok(outcome);
-    }
-    let mut known = Vec::new();
-    conntrack.insert(entries, |entry, result| match result {
-        Outcome::Done => outcome.told += 1,
-        Outcome::Unchanged => known.push(*entry),
-        Outcome::Refused(errno) => {
-            tracing::debug!("conntrack does not take {entry:?}: {errno}");
-            outcome.refused += 1;
+/// Handing over, in one go or several: each tells of what it has not been told yet.
+#[derive(Debug, Default)]
+pub struct Handover {
+    /// Conversations that conntrack was told of, as their clients see them.
+    told: HashSet<(IpProtocol, Tuple)>,
+    /// The IP versions that nobody else translates.
+    without_nat: Vec<Family>,
+    outcome: HandedOver,
+}
+
+impl Handover {
+    /// For the end of all flows here. Where there is no NAT in force conntrack is told nothing.
+    pub fn for_good() -> Self {
+        let families = [Family::V4, Family::V6].into_iter();
+        Self {
+            without_nat: families
+                .filter(|family| look_for_nat(*family) == Some(false))
+                .collect(),
+            ..Self::default()
         }
-    })?;
-    outcome.known = known.len();
-    // It has not seen all of their packets.
-    conntrack.refresh(known)?;
-    Ok(outcome)
+    }
+
+    /// Tells conntrack of live flows that both ends have been heard of. Where there is no conntrack there is
+    /// nobody to tell.
+    ///
+    /// # Errors
+    ///
+    /// The flows cannot be read, or conntrack cannot be reached.
+    pub fn tell(&mut self, dataplane: &Dataplane, tell: Tell) -> anyhow::Result<()> {
+        let conntrack = Conntrack::open()?;
+        let mut entries = Vec::new();
+        for (family, live) in [
+            (Family::V4, live_entries(dataplane, &dataplane.v4, tell)?),
+            (Family::V6, live_entries(dataplane, &dataplane.v6, tell)?),
+        ] {
+            let is_news = |entry: &Entry| self.told.insert((entry.protocol, entry.original));
+            let news: Vec<_> = live.into_iter().filter(is_news).collect();
+            if conntrack.is_none() || self.without_nat.contains(&family) {
+                self.outcome.ended += news.len();
+            } else {
+                entries.extend(news);
+            }
+        }
+        let Some(mut conntrack) = conntrack else {
+            return Ok(());
+        };
+        match tell {
+            Tell::OfAllBegunHere => self.insert(&mut conntrack, entries),
+            Tell::OfNoneThatItForgot => {
+                self.outcome.kept += entries.len();
+                conntrack.refresh(entries)
+            }
+        }
+    }
+
+    /// What has become of them all.
+    pub fn outcome(&self) -> HandedOver {
+        self.outcome
+    }
+
+    fn insert(&mut self, conntrack: &mut Conntrack, entries: Vec<Entry>) -> anyhow::Result<()> {
+        let outcome = &mut self.outcome;
+        let (mut known, mut stale) = (Vec::new(), Vec::new());
+        conntrack.insert(entries, |entry, result| match result {
+            Outcome::Done => outcome.kept += 1,
+            Outcome::Unchanged => known.push(*entry),
+            Outcome::Elsewhere => stale.push(*entry),
+            Outcome::Refused(errno) => outcome.refuse(entry, errno),
+        })?;
+        outcome.kept += known.len();
+        // It has not seen all of their packets.
+        conntrack.refresh(known)?;
+        // Earlier conversations of the same client and port, which ended without conntrack's knowledge.
+        conntrack.delete(stale.iter().copied(), |_, _| {})?;
+        conntrack.insert(stale, |entry, result| match result {
+            Outcome::Done | Outcome::Unchanged => outcome.kept += 1,
+            Outcome::Elsewhere => outcome.refuse(entry, Errno::EEXIST),
+            Outcome::Refused(errno) => outcome.refuse(entry, errno),
+        })
+    }
+}
+
+impl HandedOver {
+    fn refuse(&mut self, entry: &Entry, errno: Errno) {
+        tracing::debug!("conntrack does not take {entry:?}: {errno}");
+        self.refused += 1;
+    }
 }
 
 fn live_entries<A>(

@@ -164,6 +164,18 @@ pub struct Attached {
     pub note: Hook,
 }
 
+impl Attached {
+    /// The name of its link's pin.
+    pub fn link_name(&self) -> String {
+        link_name(self.ifindex, self.role)
+    }
+}
+
+/// The name of the pin of a role's link at an interface.
+pub fn link_name(ifindex: u32, role: Role) -> String {
+    format!("{}-{ifindex}", role.program())
+}
+
 /// The programs that are wanted, by role and interface.
 pub type Keep = BTreeSet<(Role, u32)>;
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use dataplane_common::layout::LAYOUT_VERSION;
+use dataplane_common::layout::{LAYOUT_VERSION, programs};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
@@ -83,6 +83,11 @@ impl Instance {
         self.layout().join("programs").join(name)
     }
 
+    /// Where another build's program of this name is pinned until it takes the place of the one that is loaded.
+    pub fn upgrade(&self, name: &str) -> PathBuf {
+        self.layout().join("upgrade").join(name)
+    }
+
     /// The folder of pinned links.
     pub fn links(&self) -> PathBuf {
         self.layout().join("links")
@@ -100,28 +105,49 @@ impl Instance {
     ///
     /// Pins of another layout, which this program must not touch.
     pub fn is_loaded(&self) -> anyhow::Result<bool> {
-        let entries = match fs::read_dir(self.folder()) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                bail!("cannot read {}: run as root", self.folder().display())
-            }
-            Err(error) => {
-                return Err(error)
-                    .with_context(|| format!("cannot read {}", self.folder().display()));
-            }
-        };
-        for entry in entries {
-            let name = entry?.file_name();
-            if Path::new(&name) != Path::new(&format!("v{LAYOUT_VERSION}")) {
-                bail!(
-                    "instance {self} was loaded by another version of portway (map layout {}, this \
-                     one has v{LAYOUT_VERSION}): run that version's `portway unload` first",
-                    name.display()
-                );
-            }
+        if let Some(layout) = self.other_layouts()?.first() {
+            bail!(
+                "instance {self} was loaded by another version of portway (map layout {}, this one has \
+                 v{LAYOUT_VERSION}): run that version's `portway unload`, which leaves its flows to netfilter; \
+                 or `portway load --force`, which ends them",
+                layout.display()
+            );
         }
         Ok(self.complete().exists())
+    }
+
+    /// The names of the folders of pins of other layouts.
+    fn other_layouts(&self) -> anyhow::Result<Vec<PathBuf>> {
+        let context = || format!("cannot read {}", self.folder().display());
+        let entries = match fs::read_dir(self.folder()) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                bail!("{}: run as root", context())
+            }
+            Err(error) => return Err(error).with_context(context),
+        };
+        let own = format!("v{LAYOUT_VERSION}");
+        let mut others = Vec::new();
+        for entry in entries {
+            let name = PathBuf::from(entry.with_context(context)?.file_name());
+            if name != Path::new(&own) {
+                others.push(name);
+            }
+        }
+        Ok(others)
+    }
+
+    /// Removes the pins of other layouts, links first, whose programs are thereby detached. Nothing else is
+    /// known of them. Returns whether there were any.
+    pub fn remove_other_layouts(&self, _lock: &Lock) -> anyhow::Result<bool> {
+        let others = self.other_layouts()?;
+        for name in &others {
+            let layout = self.folder().join(name);
+            remove_folder(&layout.join("links"))?;
+            remove_folder(&layout)?;
+        }
+        Ok(!others.is_empty())
     }
 
     /// Waits for other commands on this instance to end and keeps further ones waiting.
@@ -201,6 +227,25 @@ impl Instance {
         Ok(())
     }
 
+    /// Makes an empty folder for another build's programs.
+    pub fn create_upgrade(&self, _lock: &Lock) -> anyhow::Result<()> {
+        let folder = self.layout().join("upgrade");
+        remove_folder(&folder)?;
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&folder)
+            .with_context(|| format!("cannot create {}", folder.display()))
+    }
+
+    /// Another build's programs are those of this instance now.
+    pub fn finish_upgrade(&self, _lock: &Lock) -> anyhow::Result<()> {
+        for name in programs::all() {
+            fs::rename(self.upgrade(name), self.program(name))
+                .with_context(|| format!("cannot pin the eBPF program {name}"))?;
+        }
+        remove_folder(&self.layout().join("upgrade"))
+    }
+
     /// Says that loading has come to its end.
     pub fn set_complete(&self, _lock: &Lock) -> anyhow::Result<()> {
         let path = self.complete();
@@ -223,7 +268,7 @@ impl Instance {
     pub fn remove_pins(&self, _lock: &Lock) -> anyhow::Result<()> {
         // Half-removed is not loaded.
         let mut result = remove_folder(&self.complete());
-        for folder in ["links", "programs", "maps"] {
+        for folder in ["links", "upgrade", "programs", "maps"] {
             let removed = remove_folder(&self.layout().join(folder));
             result = result.and(removed);
         }

@@ -25,12 +25,14 @@
 //! | [`kernel`] | which kernels these load on |
 //! | [`batch`] | maps read by thousands of entries at a time |
 //! | [`flows`], [`liveness`], [`collector`] | reading flows; which are over; removing them |
+//! | [`upgrade`] | another build's programs for those that are loaded |
 //! | [`instance`] | pin paths, and the lock on them |
 //! | [`firewall`] | is the ruleset in force Docker's own and nothing else? |
 //! | [`admission`] | who admits flows, and why |
 //! | [`conntrack`] | conversations as the kernel tracks them |
 //! | [`foreign`] | conversations that others began before their port was published |
 //! | [`handover`] | telling conntrack of flows that it is to take over |
+//! | [`takeover`] | taking over what netfilter has translated so far |
 //! | [`controller`] | the long-running loop of `portway run` |
 //! | [`announce`] | what it prints of what happens |
 //! | [`trace`] | what the programs tell of new flows |
@@ -70,6 +72,8 @@ pub mod rows;
 pub mod signals;
 pub mod sockets;
 pub mod spec;
+pub mod takeover;
 pub mod text;
 pub mod trace;
+pub mod upgrade;
 pub mod xdp;

@@ -26,6 +26,7 @@ use crate::{
     ports,
     publication::Publication,
     rows::{self, Row, State, Waiting},
+    takeover::take_over,
     xdp::{choice::Mode, containers::Containers, external::External},
 };
 
@@ -313,12 +314,18 @@ impl Reconciler {
         // Removals come last: where one publication takes over another's port, the slot goes from the
         // one straight to the other.
         let mut live: Vec<_> = rows.iter().filter(|row| row.is_live()).cloned().collect();
+        let mut appeared = Vec::new();
         for wish in plan.add {
             let number = self.dataplane.new_number()?;
             self.settle(number, &wish, None, &mut live, events)?;
+            appeared.push(number);
         }
         for (number, wish) in plan.change {
-            self.settle(number, &wish, row(number), &mut live, events)?;
+            let old = row(number);
+            self.settle(number, &wish, old, &mut live, events)?;
+            if old.is_none_or(|row| !row.is_live()) {
+                appeared.push(number);
+            }
         }
         for number in plan.remove {
             if let Some(row) = row(number) {
@@ -329,6 +336,10 @@ impl Reconciler {
                     .context("cannot remove a row")?;
                 events.push(Event::Withdrawn(row.publication.clone()));
             }
+        }
+        // What is not taken over goes on by the kernel's own path.
+        if let Err(error) = take_over(&self.instance, &mut self.dataplane, &live, &appeared) {
+            tracing::warn!("cannot take over what is going on: {error:#}");
         }
         Ok(())
     }

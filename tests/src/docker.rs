@@ -111,6 +111,15 @@ impl Docker {
         Self::start_with(host, &json!({ "dns": [CLIENTS[0]], "iptables": false }))
     }
 
+    /// Starts dockerd so that its containers stay when it ends, or not.
+    ///
+    /// # Errors
+    /// As [`Docker::start`].
+    pub fn start_with_live_restore(host: &Host, live_restore: bool) -> Result<Self> {
+        let config = json!({ "dns": [CLIENTS[0]], "live-restore": live_restore });
+        Self::start_with(host, &config)
+    }
+
     fn start_with(host: &Host, config: &serde_json::Value) -> Result<Self> {
         fs::create_dir_all(host.file(HOME))?;
         fs::write(host.file(HOME).join("daemon.json"), config.to_string())?;

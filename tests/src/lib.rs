@@ -14,6 +14,7 @@
 //! | [`image`] | the image its containers run |
 //! | [`guest`] | what runs inside: the host's first process, servers |
 //! | [`conversation`] | HTTP, TCP and UDP clients |
+//! | [`live`] | many conversations at once, and what becomes of them |
 //! | [`raw`] | datagrams in fragments, in any order |
 //! | [`packets`] | packets made by hand, sent and seen as they are |
 //! | [`conntrack`] | conntrack, as portway asks it |
@@ -48,6 +49,7 @@ pub mod interrupt;
 pub mod iptables;
 pub mod kernel;
 pub mod lab;
+pub mod live;
 pub mod netns;
 pub mod packets;
 pub mod pass;

@@ -87,6 +87,13 @@ impl<'a> Portway<'a> {
         })
     }
 
+    /// The same instance by another build of the program.
+    #[must_use]
+    pub fn with_program(mut self, program: impl Into<PathBuf>) -> Self {
+        self.program = program.into();
+        self
+    }
+
     /// Leaves it as it is, to go with its host, and returns its name.
     pub fn leave(mut self) -> String {
         self.left = true;

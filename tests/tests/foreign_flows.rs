@@ -1,5 +1,5 @@
-//! Flows that are not portway's stay where they are: what a container begins itself, what was there
-//! before portway, what does not begin with a SYN.
+//! Flows that are not portway's stay where they are: what a container begins itself, and answers to what others
+//! began before portway was there.
 
 use std::{
     net::{SocketAddr, UdpSocket},
@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use portway_tests::{
     container::Container,
-    conversation::{self, ANSWER_LIMIT, Datagrams, echo_over},
+    conversation::{self, ANSWER_LIMIT, Datagrams},
     harness::{self, Test},
     lab::{CLIENTS, HOST, Lab},
     portway::{Portway, Used},
@@ -30,7 +30,6 @@ fn main() -> ExitCode {
             answer_to_older,
         ),
         Test::of_portway("an_answer_of_ours_is_not_taken_for_foreign", own_answers),
-        Test::of_portway("a_connection_older_than_portway_goes_on", older),
         Test::of_portway("other_bridges_and_the_host_itself_are_passed", inside),
     ])
 }
@@ -129,27 +128,6 @@ fn own_answers() -> Result<()> {
         );
         portway.text("unpublish 9000/udp")?;
     }
-    Ok(())
-}
-
-/// A connection of the slow path sends no SYN any more: it stays there.
-fn older() -> Result<()> {
-    let lab = Lab::new()?;
-    let web = Container::new(&lab.host, 1)?.serve(&["tcp/8081"])?;
-    web.publish_with_iptables(&lab.host, "tcp", 9001, 8081)?;
-    let target = SocketAddr::from((HOST, 9001));
-    let connect = || lab.client.run(|| Ok(conversation::connect(None, target)?));
-    let mut connection = connect()?;
-    echo_over(&mut connection, "before")?;
-
-    let portway = Portway::new(&lab.host)?;
-    portway.load("--admission direct")?;
-    portway.publish(&format!("9001:{}:8081", web.address))?;
-    let ((), used) = portway.measure(|| echo_over(&mut connection, "after"))?;
-    ensure!(used == Used::NOTHING, "{used:?}");
-    let mut younger = connect()?;
-    let ((), used) = portway.measure(|| echo_over(&mut younger, "younger"))?;
-    ensure!(used.both_ways(), "{used:?}");
     Ok(())
 }
 

@@ -26,7 +26,7 @@ fn load() -> Result<()> {
     let portway = Portway::new(&lab.host)?;
     portway.load("--admission direct")?;
     let instance: Instance = portway.instance().parse()?;
-    for name in programs::TC.iter().chain([&programs::XDP]) {
+    for name in programs::all() {
         let pin = lab.host.file(instance.program(name));
         let program =
             ProgramInfo::from_pin(&pin).with_context(|| format!("the pinned program {name}"))?;

@@ -80,6 +80,10 @@ pub struct LoadArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1024..=16_777_216))]
     pub max_flows: Option<u32>,
 
+    /// Go ahead where another version of portway is loaded whose flows cannot be kept: they end.
+    #[arg(long)]
+    pub force: bool,
+
     /// Have the programs tell of each new flow; `run` prints it. Costs some speed.
     #[arg(long)]
     pub trace: bool,

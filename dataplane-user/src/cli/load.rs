@@ -1,6 +1,6 @@
 //! `portway load`.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt};
 
 use anyhow::{anyhow, bail};
 use dataplane_common::layout::DEFAULT_MAX_FLOWS;
@@ -8,13 +8,16 @@ use dataplane_common::layout::DEFAULT_MAX_FLOWS;
 use super::{args::LoadArgs, unload::tear_down};
 use crate::{
     admission,
+    attach::detach_unknown_filters,
     dataplane::{Dataplane, LoadOptions},
     hooks,
     instance::{Instance, Lock},
+    netlink::Netlink,
     output::say,
     reconcile::{Desired, Reconciler},
     rows,
     signals::Signals,
+    upgrade::upgrade,
     xdp::{
         choice::Mode,
         external::forget_refusals,
@@ -26,19 +29,18 @@ use crate::{
 pub async fn load(instance: Instance, args: LoadArgs) -> anyhow::Result<()> {
     let mut signals = Signals::catch()?;
     let lock = instance.lock().await?;
-    let (mut reconciler, fresh) = open_or_load(&instance, &lock, &args).await?;
+    let (mut reconciler, origin) = open_or_load(&instance, &lock, &args).await?;
     let result = tokio::select! {
         result = bring_up(&mut reconciler, &lock, &args) => result,
         () = signals.next() => Err(anyhow!("interrupted")),
     };
     match result {
         Ok(summary) => {
-            let what = if fresh { "loaded" } else { "already loaded" };
-            say(format_args!("{what}: {summary}"));
+            say(format_args!("{origin}: {summary}"));
             Ok(())
         }
         Err(error) => {
-            if fresh {
+            if origin == Origin::Loaded {
                 tear_down(&instance, &lock).await?;
             }
             Err(error)
@@ -46,25 +48,54 @@ pub async fn load(instance: Instance, args: LoadArgs) -> anyhow::Result<()> {
     }
 }
 
-/// Opens what is loaded, or loads it; says whether it was loaded just now.
+/// Where what is loaded comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// This command has loaded it.
+    Loaded,
+    /// It was loaded by another build, whose programs have given way to this one's.
+    Upgraded,
+    /// It was there.
+    Found,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Loaded => "loaded",
+            Self::Upgraded => "upgraded",
+            Self::Found => "already loaded",
+        })
+    }
+}
+
+/// Opens what is loaded, upgraded if need be, or loads it.
 pub async fn open_or_load(
     instance: &Instance,
     lock: &Lock,
     args: &LoadArgs,
-) -> anyhow::Result<(Reconciler, bool)> {
-    let fresh = !instance.is_loaded()?;
-    let dataplane = if fresh {
+) -> anyhow::Result<(Reconciler, Origin)> {
+    if args.force && instance.remove_other_layouts(lock)? {
+        detach_unknown_filters(&Netlink::connect()?).await?;
+    }
+    let is_loaded = instance.is_loaded()?;
+    let (dataplane, origin) = if !is_loaded {
         // What an interrupted load has left.
         tear_down(instance, lock).await?;
         let options = LoadOptions {
             max_flows: args.max_flows.unwrap_or(DEFAULT_MAX_FLOWS),
             trace: args.trace,
         };
-        Dataplane::load(instance, lock, options)?
+        (Dataplane::load(instance, lock, options)?, Origin::Loaded)
     } else {
-        let dataplane = Dataplane::open(instance)?;
+        let mut dataplane = Dataplane::open(instance)?;
         check_options(&dataplane, args)?;
-        dataplane
+        if dataplane.is_of_another_build()? {
+            upgrade(instance, lock, &mut dataplane)?;
+            (dataplane, Origin::Upgraded)
+        } else {
+            (dataplane, Origin::Found)
+        }
     };
     let prepared = Reconciler::new(instance.clone(), dataplane).and_then(|mut reconciler| {
         if let Some(preference) = args.tc_hook {
@@ -73,9 +104,9 @@ pub async fn open_or_load(
         Ok(reconciler)
     });
     match prepared {
-        Ok(reconciler) => Ok((reconciler, fresh)),
+        Ok(reconciler) => Ok((reconciler, origin)),
         Err(error) => {
-            if fresh {
+            if origin == Origin::Loaded {
                 instance.remove_pins(lock)?;
             }
             Err(error)

@@ -5,7 +5,7 @@ use anyhow::anyhow;
 use super::{
     args::RunArgs,
     config,
-    load::{bring_up, open_or_load},
+    load::{Origin, bring_up, open_or_load},
     publish,
     unload::tear_down,
 };
@@ -33,7 +33,7 @@ pub async fn run(instance: Instance, args: RunArgs) -> anyhow::Result<()> {
 
     let mut signals = Signals::catch()?;
     let lock = instance.lock().await?;
-    let (mut reconciler, fresh) = open_or_load(&instance, &lock, &args.load).await?;
+    let (mut reconciler, origin) = open_or_load(&instance, &lock, &args.load).await?;
     let started = tokio::select! {
         result = start(&mut reconciler, &lock, &args, publications) => result,
         () = signals.next() => Err(anyhow!("interrupted")),
@@ -41,12 +41,15 @@ pub async fn run(instance: Instance, args: RunArgs) -> anyhow::Result<()> {
     let external = match started {
         Ok(external) => external,
         Err(error) => {
-            if fresh {
+            if origin == Origin::Loaded {
                 tear_down(&instance, &lock).await?;
             }
             return Err(error);
         }
     };
+    if origin == Origin::Upgraded {
+        say("upgraded what another build had loaded, with its flows");
+    }
     let load_id = instance.load_id();
     let watching = instance.watch()?;
     drop(lock);
@@ -56,15 +59,15 @@ pub async fn run(instance: Instance, args: RunArgs) -> anyhow::Result<()> {
         _ => controller.run(endpoint, &mut signals).await,
     };
     drop(watching);
-    if !fresh {
+    if origin != Origin::Loaded {
         say("left loaded, as it was found");
         return result;
     }
     let lock = instance.lock().await?;
     // Another command may have unloaded it, or loaded it anew; then it is not ours any more.
     if instance.load_id() == load_id {
-        tear_down(&instance, &lock).await?;
-        say("unloaded");
+        let flows = tear_down(&instance, &lock).await?;
+        say(format_args!("unloaded{flows}"));
     }
     result
 }

@@ -6,6 +6,7 @@ use crate::{
     admission,
     attach::Hooks,
     dataplane::Dataplane,
+    handover::HandedOver,
     hooks::Keep,
     instance::{Instance, Lock},
     netlink::Netlink,
@@ -17,9 +18,9 @@ use crate::{
 pub async fn unload(instance: Instance) -> anyhow::Result<()> {
     let lock = instance.lock().await?;
     let was_loaded = instance.is_loaded()?;
-    tear_down(&instance, &lock).await?;
+    let flows = tear_down(&instance, &lock).await?;
     if was_loaded {
-        say("unloaded");
+        say(format_args!("unloaded{flows}"));
     } else {
         say(format_args!(
             "nothing to do: instance {instance} is not loaded"
@@ -34,14 +35,18 @@ async fn put_back_containers(dataplane: &mut Dataplane, netlink: &Netlink) -> an
     containers::put_back(dataplane, netlink, &network, &HashSet::new()).await
 }
 
-/// Detaches and removes everything, also what an interrupted load has left. Goes on after an error and
-/// returns the first.
-pub async fn tear_down(instance: &Instance, lock: &Lock) -> anyhow::Result<()> {
-    // Without its maps there is nothing to be known of clsact filters; pins can go all the same.
+/// Detaches and removes everything, also what an interrupted load has left, and tells what has become of live
+/// flows. Goes on after an error and returns the first.
+pub async fn tear_down(instance: &Instance, lock: &Lock) -> anyhow::Result<HandedOver> {
+    let mut flows = HandedOver::default();
     let mut result = Ok(());
+    // Without its maps there is nothing to be known of clsact filters; pins can go all the same.
     if let Ok(mut dataplane) = Dataplane::open_maps(instance) {
         dataplane.check_namespace(instance)?;
-        result = admission::end(&mut dataplane);
+        match admission::end(&mut dataplane) {
+            Ok(handed_over) => flows = handed_over,
+            Err(error) => result = Err(error),
+        }
         let netlink = Netlink::connect()?;
         let mut hooks = Hooks {
             instance,
@@ -54,5 +59,5 @@ pub async fn tear_down(instance: &Instance, lock: &Lock) -> anyhow::Result<()> {
         result = result.and(put_back);
         result = result.and(admission::restore_strictness(&mut dataplane));
     }
-    result.and(instance.remove_pins(lock))
+    result.and(instance.remove_pins(lock)).map(|()| flows)
 }

@@ -32,6 +32,9 @@ use crate::{firewall::Family, netlink::connection::Connection};
 /// socket's buffer of default size (212,992 bytes, about 1 KiB of which each takes).
 const BATCH: usize = 128;
 
+/// The same for requests that are answered with an entry, in a buffer of a page each.
+const BATCH_OF_ENTRIES: usize = 32;
+
 /// What has become of a request about one entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -40,8 +43,10 @@ pub enum Outcome {
     /// It has been so before: to be created, the same translation is there already; to be deleted, there
     /// is no such entry.
     Unchanged,
-    /// The kernel refuses. `EEXIST`: one of the tuples belongs to another conversation, or to this one
-    /// with another translation. `ENOMEM`: the table is full.
+    /// To be created, the conversation is there with another translation.
+    Elsewhere,
+    /// The kernel refuses. `EEXIST`: one of the tuples belongs to another conversation. `ENOMEM`: the table
+    /// is full.
     Refused(Errno),
 }
 
@@ -147,30 +152,29 @@ impl Conntrack {
         mut told: impl FnMut(&Entry, Outcome),
     ) -> anyhow::Result<()> {
         let flags = NLM_F_CREATE | NLM_F_EXCL;
-        self.in_batches(
-            entries,
-            flags,
-            message::create,
-            |conntrack, entry, refusal| {
+        self.in_batches(entries, flags, message::create, |conntrack, batch| {
+            let clashes = batch
+                .iter()
+                .filter(|(_, refusal)| *refusal == Some(Errno::EEXIST));
+            let clashes: Vec<_> = clashes.map(|(entry, _)| *entry).collect();
+            let mut there = conntrack.find_all(&clashes)?.into_iter();
+            for (entry, refusal) in batch {
                 let outcome = match refusal {
                     None => Outcome::Done,
-                    Some(Errno::EEXIST) => {
-                        let there = conntrack.find(entry.protocol, entry.original)?;
-                        let same = |there: &Entry| {
-                            there.original == entry.original && there.reply == entry.reply
-                        };
-                        if there.as_ref().is_some_and(same) {
-                            Outcome::Unchanged
-                        } else {
+                    Some(Errno::EEXIST) => match there.next().flatten() {
+                        Some(there) if there.original != entry.original => {
                             Outcome::Refused(Errno::EEXIST)
                         }
-                    }
-                    Some(errno) => Outcome::Refused(errno),
+                        Some(there) if there.reply == entry.reply => Outcome::Unchanged,
+                        Some(_) => Outcome::Elsewhere,
+                        None => Outcome::Refused(Errno::EEXIST),
+                    },
+                    Some(errno) => Outcome::Refused(*errno),
                 };
                 told(entry, outcome);
-                Ok(())
-            },
-        )
+            }
+            Ok(())
+        })
         .context("cannot create conntrack's entries")
     }
 
@@ -181,7 +185,7 @@ impl Conntrack {
     ///
     /// As [`Self::insert`].
     pub fn refresh(&mut self, entries: impl IntoIterator<Item = Entry>) -> anyhow::Result<()> {
-        self.in_batches(entries, 0, message::refresh, |_, _, _| Ok(()))
+        self.in_batches(entries, 0, message::refresh, |_, _| Ok(()))
             .context("cannot refresh conntrack's entries")
     }
 
@@ -197,15 +201,17 @@ impl Conntrack {
         mut told: impl FnMut(&Entry, Outcome),
     ) -> anyhow::Result<()> {
         let request = |entry: &Entry| message::delete(entry.protocol, entry.original);
-        self.in_batches(entries, 0, request, |_, entry, refusal| {
-            told(
-                entry,
-                match refusal {
-                    None => Outcome::Done,
-                    Some(Errno::ENOENT) => Outcome::Unchanged,
-                    Some(errno) => Outcome::Refused(errno),
-                },
-            );
+        self.in_batches(entries, 0, request, |_, batch| {
+            for (entry, refusal) in batch {
+                told(
+                    entry,
+                    match refusal {
+                        None => Outcome::Done,
+                        Some(Errno::ENOENT) => Outcome::Unchanged,
+                        Some(errno) => Outcome::Refused(*errno),
+                    },
+                );
+            }
             Ok(())
         })
         .context("cannot delete conntrack's entries")
@@ -217,35 +223,80 @@ impl Conntrack {
         entries: impl IntoIterator<Item = Entry>,
         flags: u16,
         request: impl Fn(&Entry) -> Message,
-        mut told: impl FnMut(&mut Self, &Entry, Option<Errno>) -> anyhow::Result<()>,
+        mut told: impl FnMut(&mut Self, &[(Entry, Option<Errno>)]) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let mut entries = entries.into_iter();
         loop {
-            let batch: Vec<Entry> = entries.by_ref().take(BATCH).collect();
+            let mut batch: Vec<_> = entries.by_ref().take(BATCH).map(|it| (it, None)).collect();
             if batch.is_empty() {
                 return Ok(());
             }
-            let requests = batch.iter().map(&request).collect();
-            // Refusals come by themselves. That the last request is answered in any case tells that the
-            // others, which the kernel takes one after another, have been granted.
-            let first = self.connection.send(flags, requests)?;
-            let mut refusals = vec![None; batch.len()];
-            let mut is_last_answered = false;
-            while !is_last_answered {
-                self.connection.receive(|message| {
-                    let index = message.header.sequence_number.wrapping_sub(first) as usize;
-                    if let NetlinkPayload::Error(error) = &message.payload
-                        && let Some(refusal) = refusals.get_mut(index)
-                    {
-                        *refusal = errno(error.raw_code());
-                        is_last_answered |= index + 1 == batch.len();
-                    }
-                })?;
-            }
-            for (entry, refusal) in batch.iter().zip(refusals) {
-                told(self, entry, refusal)?;
-            }
+            let requests = batch.iter().map(|(entry, _)| request(entry)).collect();
+            self.converse(flags, requests, |index, answer| {
+                if let (Answer::Refused(errno), Some((_, refusal))) = (answer, batch.get_mut(index))
+                {
+                    *refusal = Some(errno);
+                }
+            })?;
+            told(self, &batch)?;
         }
+    }
+
+    /// The entries whose original tuples, in either direction, these have; none where there is none.
+    fn find_all(&mut self, entries: &[Entry]) -> anyhow::Result<Vec<Option<Entry>>> {
+        let mut all = Vec::with_capacity(entries.len());
+        for batch in entries.chunks(BATCH_OF_ENTRIES) {
+            let first = all.len();
+            all.resize(first + batch.len(), None);
+            let requests = batch
+                .iter()
+                .map(|entry| message::get(entry.protocol, entry.original))
+                .collect();
+            self.converse(0, requests, |index, answer| {
+                if let (Answer::Is(entry), Some(found)) = (answer, all.get_mut(first + index)) {
+                    *found = Some(entry);
+                }
+            })?;
+        }
+        Ok(all)
+    }
+
+    /// Sends requests in one piece and tells of their answers, by the requests' places. One that is granted, and
+    /// asks for nothing, has none.
+    fn converse(
+        &mut self,
+        flags: u16,
+        requests: Vec<Message>,
+        mut told: impl FnMut(usize, Answer),
+    ) -> anyhow::Result<()> {
+        let count = requests.len();
+        if count == 0 {
+            return Ok(());
+        }
+        // That the last request is acknowledged in any case tells that the others, which the kernel takes one after
+        // another, have been.
+        let first = self.connection.send(flags, requests)?;
+        let mut is_last_answered = false;
+        while !is_last_answered {
+            self.connection.receive(|message| {
+                let index = message.header.sequence_number.wrapping_sub(first) as usize;
+                match &message.payload {
+                    NetlinkPayload::InnerMessage(inner) => {
+                        if let Some(entry) = attributes(&inner.inner).and_then(message::entry) {
+                            told(index, Answer::Is(entry));
+                        }
+                    }
+                    NetlinkPayload::Error(error) => {
+                        if let Some(errno) = errno(error.raw_code()) {
+                            told(index, Answer::Refused(errno));
+                        }
+                        is_last_answered |= index + 1 == count;
+                    }
+                    _ => {}
+                }
+            })?;
+        }
+        Ok(())
     }
 
     /// Asks for one entry; none if it is of another zone.
@@ -254,32 +305,24 @@ impl Conntrack {
         protocol: IpProtocol,
         tuple: Tuple,
     ) -> anyhow::Result<Result<Option<Entry>, Errno>> {
-        let first = self
-            .connection
-            .send(0, vec![message::get(protocol, tuple)])?;
         let mut found = Ok(None);
-        let mut is_answered = false;
-        while !is_answered {
-            self.connection.receive(|message| {
-                if message.header.sequence_number != first {
-                    return;
-                }
-                match &message.payload {
-                    NetlinkPayload::InnerMessage(inner) => {
-                        found = Ok(attributes(&inner.inner).and_then(message::entry));
-                    }
-                    NetlinkPayload::Error(error) => {
-                        if let Some(errno) = errno(error.raw_code()) {
-                            found = Err(errno);
-                        }
-                        is_answered = true;
-                    }
-                    _ => {}
-                }
-            })?;
-        }
+        let requests = vec![message::get(protocol, tuple)];
+        self.converse(0, requests, |_, answer| {
+            found = match answer {
+                Answer::Is(entry) => Ok(Some(entry)),
+                Answer::Refused(errno) => Err(errno),
+            };
+        })?;
         Ok(found)
     }
+}
+
+/// What the kernel says to a request.
+enum Answer {
+    /// This is what was asked for.
+    Is(Entry),
+    /// It refuses.
+    Refused(Errno),
 }
 
 fn attributes(inner: &NetfilterMessageInner) -> Option<&[ConntrackAttribute]> {

@@ -23,7 +23,7 @@ pub mod watch;
 
 use std::fmt;
 
-pub use read::{inspect_all, look_for_translation};
+pub use read::{inspect_all, look_for_nat, look_for_translation};
 
 /// An address family, which is a ruleset of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

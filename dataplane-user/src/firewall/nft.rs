@@ -78,6 +78,14 @@ pub(super) fn translates(family: Family, listed: &str) -> bool {
     })
 }
 
+/// Whether any table in `listed` has NAT for `family`, be it without a rule.
+pub(super) fn has_nat(family: Family, listed: &str) -> bool {
+    parse(listed).iter().any(|table| {
+        [family.nft(), "inet"].contains(&table.family)
+            && table.chains.iter().any(|chain| chain.is_nat)
+    })
+}
+
 /// The names of iptables-nft's tables of `family` that have a base chain.
 pub(super) fn xtables(family: Family, listed: &str) -> HashSet<&str> {
     let tables = parse(listed).into_iter();
@@ -197,6 +205,7 @@ struct Table<'a> {
 struct Chain<'a> {
     name: &'a str,
     hook: Option<&'a str>,
+    is_nat: bool,
     drops: bool,
     rules: Vec<&'a str>,
 }
@@ -245,8 +254,9 @@ fn parse(listed: &str) -> Vec<Table<'_>> {
 
 fn read_chain_line<'a>(chain: &mut Chain<'a>, line: &'a str, words: &[&'a str]) {
     match words {
-        ["type", _, "hook", hook, ..] => {
+        ["type", kind, "hook", hook, ..] => {
             chain.hook = Some(hook);
+            chain.is_nat = *kind == "nat";
             chain.drops = line.contains("policy drop");
         }
         ["comment", ..] => {}

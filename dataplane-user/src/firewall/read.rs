@@ -61,6 +61,19 @@ pub fn look_for_translation(family: Family) -> Option<bool> {
     translates(family, &read(family, list_nft()))
 }
 
+/// Whether there is any NAT in force for `family` in the calling thread's network namespace, if that can be told.
+/// Only then is a conversation translated that conntrack has noted a translation of: whatever rule there is makes
+/// the kernel look (`nf_nat_register_fn` in net/netfilter/nf_nat_core.c). Blocks as [`inspect_all`] does.
+pub fn look_for_nat(family: Family) -> Option<bool> {
+    if legacy_tables(family).is_some_and(|names| names.lines().any(|name| name == "nat")) {
+        return Some(true);
+    }
+    match list_nft() {
+        Source::Text(listed) => Some(nft::has_nat(family, &listed)),
+        Source::Absent | Source::Unreadable(_) => None,
+    }
+}
+
 /// nftables' rules, which tables of all families are among.
 fn list_nft() -> Source {
     // --stateless leaves out counters, and so keeps the text short and the same while nothing changes.
@@ -117,26 +130,30 @@ fn xtables_nft(family: Family, listed: &str) -> Source {
 /// The kernel tells which legacy tables there are, so nothing is run, and no table made by running
 /// it, if there are none.
 fn xtables_legacy(family: Family) -> Source {
-    let (names, tools) = match family {
-        Family::V4 => ("ip_tables_names", ["iptables-legacy-save", "iptables-save"]),
-        Family::V6 => (
-            "ip6_tables_names",
-            ["ip6tables-legacy-save", "ip6tables-save"],
-        ),
-    };
-    // No such file: the kernel has no legacy iptables, or has not loaded it.
-    // thread-self, because the namespace is the thread's.
-    let Ok(names) = fs::read_to_string(format!("/proc/thread-self/net/{names}")) else {
-        return Source::Absent;
-    };
+    let names = legacy_tables(family).unwrap_or_default();
     let Some(some) = names.split_whitespace().next() else {
         return Source::Absent;
+    };
+    let tools = match family {
+        Family::V4 => ["iptables-legacy-save", "iptables-save"],
+        Family::V6 => ["ip6tables-legacy-save", "ip6tables-save"],
     };
     match run_save(&tools, false) {
         Ok(text) if iptables::tables(&text).any(|table| table == some) => Source::Text(text),
         Ok(_) => Source::Unreadable(format!("{} does not show table {some}", tools[0])),
         Err(failure) => Source::Unreadable(failure.into_text()),
     }
+}
+
+/// The names of legacy iptables' tables, one a line; none where the kernel has no legacy iptables, or has not
+/// loaded it.
+fn legacy_tables(family: Family) -> Option<String> {
+    let names = match family {
+        Family::V4 => "ip_tables_names",
+        Family::V6 => "ip6_tables_names",
+    };
+    // thread-self, because the namespace is the thread's.
+    fs::read_to_string(format!("/proc/thread-self/net/{names}")).ok()
 }
 
 /// The output of the first of two tools, the second of which may be of either backend.

@@ -7,9 +7,11 @@
 //! - `collisions`: flows whose replies look alike
 //! - `fragments`: datagrams in fragments, in any order
 //! - `links`: priority tags, links without an Ethernet header
+//! - `adoption`: conversations that the kernel has translated so far
 //! - `handing_over`: flows born under `direct`, after admission has changed
 //! - `leases`: admission by the host's firewall
 
+mod adoption;
 mod collisions;
 mod flows;
 mod fragments;
