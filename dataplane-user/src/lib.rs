@@ -23,6 +23,8 @@
 //! | [`xdp`] | XDP in front of TC: where, why, and what containers need for it |
 //! | [`dataplane`] | the pinned programs and maps |
 //! | [`batch`] | maps read by thousands of entries at a time |
+//! | [`tcx`] | which programs TCX runs at an interface |
+//! | [`syscall`] | bpf(2), for what aya does not have |
 //! | [`flows`], [`liveness`], [`collector`] | reading flows; which are over; removing them |
 //! | [`instance`] | pin paths, and the lock on them |
 //! | [`firewall`] | is the ruleset in force Docker's own and nothing else? |
@@ -33,6 +35,7 @@
 //! | [`controller`] | the long-running loop of `portway run` |
 //! | [`announce`] | what it prints of what happens |
 //! | [`trace`] | what the programs tell of new flows |
+//! | [`privileges`] | the capabilities it keeps, and when it uses them |
 //! | [`output`], [`signals`] | standard output; SIGINT and SIGTERM |
 //! | [`cli`] | the command line, a file per command |
 
@@ -61,11 +64,14 @@ pub mod output;
 pub mod placement;
 pub mod plan;
 pub mod ports;
+pub mod privileges;
 pub mod publication;
 pub mod reconcile;
 pub mod rows;
 pub mod signals;
 pub mod spec;
+pub mod syscall;
+pub mod tcx;
 pub mod text;
 pub mod trace;
 pub mod xdp;

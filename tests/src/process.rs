@@ -19,6 +19,7 @@ use nix::{
     },
     unistd::{Gid, Pid, Uid, setgid, setgroups, setuid},
 };
+use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 
 use crate::{daemon::Daemon, netns::Netns};
 
@@ -43,6 +44,7 @@ pub struct Cmd {
     command: Command,
     place: Place,
     nobody: bool,
+    capabilities: CapabilitySet,
 }
 
 /// How a command ended and what it said.
@@ -73,6 +75,7 @@ impl Cmd {
             command,
             place,
             nobody: false,
+            capabilities: CapabilitySet::all(),
         }
     }
 
@@ -108,6 +111,13 @@ impl Cmd {
     #[must_use]
     pub fn as_nobody(mut self) -> Self {
         self.nobody = true;
+        self
+    }
+
+    /// Leaves root these capabilities and no others.
+    #[must_use]
+    pub fn with_capabilities(mut self, capabilities: CapabilitySet) -> Self {
+        self.capabilities = capabilities;
         self
     }
 
@@ -187,6 +197,7 @@ impl Cmd {
         }
         let place = self.place.clone();
         let nobody = self.nobody;
+        let excess = self.capabilities.complement();
         let prepare = move || -> io::Result<()> {
             pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
             match &place {
@@ -197,6 +208,10 @@ impl Cmd {
                 setgroups(&[])?;
                 setgid(Gid::from_raw(NOBODY))?;
                 setuid(Uid::from_raw(NOBODY))?;
+            }
+            // Root executes its program with what the bounding set has left.
+            for (_, capability) in excess.iter_names() {
+                remove_capability_from_bounding_set(capability)?;
             }
             // Last, because a change of user clears it.
             prctl::set_pdeathsig(Signal::SIGKILL)?;

@@ -15,6 +15,8 @@ pub enum Requirement {
     Kernel,
     /// ethtool, for the offloads of links.
     Ethtool,
+    /// systemd-analyze, for the unit.
+    Systemd,
     /// dockerd and what the lab's image is made of.
     Docker,
     /// The program under test.
@@ -28,6 +30,7 @@ impl Requirement {
             Self::Root => (!geteuid().is_root()).then(|| "not root".to_owned()),
             Self::Kernel => kernel(),
             Self::Ethtool => missing_program(&["ethtool"]),
+            Self::Systemd => missing_program(&["systemd-analyze"]),
             Self::Docker => missing_program(&["dockerd", "containerd", "docker", "ldd", "tar"])
                 .or_else(|| image::busybox().err().map(|error| error.to_string())),
             Self::Portway => portway::program().err().map(|error| error.to_string()),
@@ -41,6 +44,7 @@ impl fmt::Display for Requirement {
             Self::Root => "root",
             Self::Kernel => "kernel",
             Self::Ethtool => "ethtool",
+            Self::Systemd => "systemd",
             Self::Docker => "docker",
             Self::Portway => "portway",
         })
