@@ -26,9 +26,11 @@ const WORKING: CapabilitySet = CapabilitySet::NET_ADMIN
     .union(CapabilitySet::PERFMON);
 
 /// Held back, where this process has them at all. SYS_ADMIN enters the network namespaces of containers, SYS_PTRACE
-/// finds those that only processes lead to, NET_RAW is for the legacy iptables, which are run to read their rules.
+/// finds those that only processes lead to, NET_BIND_SERVICE finds out whether a low port is taken, NET_RAW is for
+/// the legacy iptables, which are run to read their rules.
 const HELD_BACK: CapabilitySet = CapabilitySet::SYS_ADMIN
     .union(CapabilitySet::SYS_PTRACE)
+    .union(CapabilitySet::NET_BIND_SERVICE)
     .union(CapabilitySet::NET_RAW);
 
 /// Gives up for good what is never needed, for this process and for those that it will run.

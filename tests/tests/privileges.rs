@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{self, Read, Write},
-    net::Shutdown,
+    net::{Ipv4Addr, Shutdown, TcpListener},
     os::unix::{
         fs::PermissionsExt as _,
         net::{UnixListener, UnixStream},
@@ -13,6 +13,7 @@ use std::{
     process::{Command, ExitCode},
     sync::{Arc, Mutex, PoisonError},
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Test::of_portway("three_capabilities_do_for_every_command", commands),
         Test::of_portway("what_root_has_more_is_dropped", dropped),
         Test::of_portway("a_missing_capability_is_named", missing),
+        Test::of_portway("a_taken_low_port_is_noticed", low_port),
         Test::of_portway("pins_are_roots_alone", pins),
         Test::with_docker("docker_is_only_asked", only_asked),
         Test::new("the_unit_is_tight", &[Systemd, Portway], unit),
@@ -54,7 +56,12 @@ const WORKING: CapabilitySet = CapabilitySet::NET_ADMIN
 /// What it holds back for single system calls.
 const HELD_BACK: CapabilitySet = CapabilitySet::SYS_ADMIN
     .union(CapabilitySet::SYS_PTRACE)
+    .union(CapabilitySet::NET_BIND_SERVICE)
     .union(CapabilitySet::NET_RAW);
+
+/// What `run` says when it has loaded, and how long that may take where the machine is busy.
+const AT_WORK: &str = "; admission ";
+const LOADING: Duration = Duration::from_secs(60);
 
 /// The highest exposure that `systemd-analyze security` may find, in tenths.
 const EXPOSURE: &str = "25";
@@ -64,6 +71,7 @@ fn three() -> Result<()> {
     docker::docker(&lab.host, "run -d --name web -p 9000:8080 echo")?;
     let portway = Portway::new(&lab.host)?.with_capabilities(WORKING);
     let run = portway.run_with_docker("")?;
+    run.line(AT_WORK, LOADING)?;
     portway.wait_active("tcp", 9000)?;
     // The tools that tell the firewall's rules have had what they need.
     let admission = portway.status()?.admission.context("no admission")?;
@@ -92,6 +100,7 @@ fn service() -> Result<()> {
     let capabilities = unit_capabilities()?;
     let portway = Portway::new(&lab.host)?.with_capabilities(capabilities);
     let run = portway.run_with_docker("--mode xdp")?;
+    run.line(AT_WORK, LOADING)?;
     portway.wait_active("tcp", 9000)?;
     wait::until_true("an answer by XDP alone", PATIENCE, || {
         let (answer, used) = portway.measure(|| Ok(lab.get_from_outside(9000)))?;
@@ -124,10 +133,7 @@ fn dropped() -> Result<()> {
     let lab = Lab::new()?;
     let portway = Portway::new(&lab.host)?;
     let run = portway.run("--no-docker --trace")?;
-    run.line("portway", PATIENCE)?;
-    wait::until_true("the programs loaded", PATIENCE, || {
-        Ok(portway.status()?.loaded)
-    })?;
+    run.line(AT_WORK, LOADING)?;
     check_threads(run.pid(), WORKING, WORKING | HELD_BACK)?;
     portway.interrupt(&run)?;
     footprint::ensure_none(&lab.host)
@@ -154,6 +160,22 @@ fn missing() -> Result<()> {
         }
     }
     drop(portway);
+    Ok(())
+}
+
+fn low_port() -> Result<()> {
+    let lab = Lab::new()?;
+    let web = Container::new(&lab.host, 1)?.serve(&["http/8080"])?;
+    let _taken = lab
+        .host
+        .run(|| Ok(TcpListener::bind((Ipv4Addr::UNSPECIFIED, 80))?))?;
+    let portway = Portway::new(&lab.host)?.with_capabilities(unit_capabilities()?);
+    portway.load("--admission direct")?;
+    let publish = portway.output(&format!("publish 80:{}:8080", web.address))?;
+    ensure!(
+        publish.code() == 1 && publish.stderr.contains("address already in use"),
+        "{publish}"
+    );
     Ok(())
 }
 
@@ -201,6 +223,7 @@ fn only_asked() -> Result<()> {
     let requests = watch(&lab.host.file(watched), lab.host.file(docker::SOCKET))?;
     let portway = Portway::new(&lab.host)?;
     let run = portway.run(&format!("--docker unix://{watched}"))?;
+    run.line(AT_WORK, LOADING)?;
     portway.wait_active("tcp", 9000)?;
     docker::docker(&lab.host, "run -d --name other -p 9001:8080 echo")?;
     portway.wait_active("tcp", 9001)?;

@@ -9,6 +9,7 @@ use nix::{
         AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt,
     },
 };
+use rustix::thread::CapabilitySet;
 use tokio::time::{Instant, sleep};
 
 use super::{UsageError, load::external_interfaces};
@@ -17,6 +18,7 @@ use crate::{
     desired::conflict,
     instance::Instance,
     output::say,
+    ports, privileges,
     publication::{Protocol, Publication},
     reconcile::{Desired, Reconciler},
     rows::{self, Row, State, Waiting},
@@ -96,7 +98,7 @@ pub fn parse(spec: &str) -> anyhow::Result<Publication> {
     Spec::parse(spec).map_err(|error| UsageError(anyhow!(error)).into())
 }
 
-/// Refuses a port that is taken, by a publication or by a socket of the host, in Docker's words. The same
+/// Refuses ports that there is no room for, and a port that is taken, by a publication or by a socket of the host, in Docker's words. The same
 /// publication once more is an attempt to find its container again, if that is what it waits for.
 pub fn check_free(publication: &Publication, rows: &[Row]) -> anyhow::Result<()> {
     let there: Vec<_> = rows
@@ -109,10 +111,14 @@ pub fn check_free(publication: &Publication, rows: &[Row]) -> anyhow::Result<()>
     if let Some(conflict) = conflict(&there, publication) {
         bail!("{conflict}");
     }
+    ports::check_room(publication, rows)?;
     for port in publication.host_ports.first..=publication.host_ports.last {
         let address = SocketAddr::new(publication.host_ip, port);
+        let bound = privileges::raised(CapabilitySet::NET_BIND_SERVICE, || {
+            try_bind(address, publication.protocol)
+        })?;
         // Any other error, such as an address that is not there yet, is no sign of a taken port.
-        if try_bind(address, publication.protocol) == Err(Errno::EADDRINUSE) {
+        if bound == Err(Errno::EADDRINUSE) {
             let offset = port - publication.host_ports.first;
             let container = SocketAddr::new(
                 publication.container_ip,
