@@ -23,6 +23,7 @@ use crate::{
     hooks::{Attached, Keep, Kind, Preference, Role, attached, interface_name, link_name},
     instance::Instance,
     netlink::Netlink,
+    tcx,
 };
 
 /// How long the kernel may take to let go of a link without pins, and how often it is looked at.
@@ -215,9 +216,9 @@ impl Hooks<'_> {
         if role == Role::Xdp {
             return Ok(self.netlink.xdp_programs(ifindex).await?.contains(&id));
         }
-        let name = interface_name(ifindex)?;
-        let (_, programs) = SchedClassifier::query_tcx(&name, role.direction())?;
-        Ok(programs.iter().any(|there| there.id() == id))
+        Ok(tcx::program_ids(ifindex, role.direction())
+            .context("cannot ask for TCX programs")?
+            .contains(&id))
     }
 
     /// The id of a role's program.

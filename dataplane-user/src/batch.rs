@@ -1,7 +1,7 @@
 //! Maps read by thousands of entries to a system call, where aya takes two calls for each entry; and
 //! entries taken out of one whole.
 //!
-//! aya 0.14 has neither, so this calls bpf(2) itself. The layouts are those of `union bpf_attr` in
+//! aya 0.14 has neither. The layouts are those of `union bpf_attr` in
 //! include/uapi/linux/bpf.h.
 
 use std::{
@@ -19,6 +19,8 @@ use aya::{
     maps::{Array, HashMap, IterableMap, MapData},
 };
 use nix::libc;
+
+use crate::syscall::bpf;
 
 /// Bytes of a batch, unless a hash map's bucket has more: buckets are never cut.
 const CAPACITY: usize = 512 << 10;
@@ -259,19 +261,4 @@ pub fn take<K: Pod, V: Pod>(
 fn descriptor(map: &MapData) -> u32 {
     // Descriptors are never negative.
     map.fd().as_fd().as_raw_fd() as u32
-}
-
-/// Calls bpf(2).
-///
-/// # Safety
-///
-/// `attr` is what `command` takes, and what it points to is there.
-unsafe fn bpf<A>(command: c_long, attr: &mut A) -> io::Result<()> {
-    // SAFETY: the size is that of `attr`; for its content the caller answers.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, command, ptr::from_mut(attr), size_of::<A>()) };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
 }

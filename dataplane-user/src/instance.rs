@@ -19,6 +19,8 @@ use nix::{
 };
 use tokio::time::{Instant, sleep};
 
+use crate::privileges;
+
 /// Where bpffs is mounted by convention (systemd mounts it there).
 const BPFFS: &str = "/sys/fs/bpf";
 
@@ -154,7 +156,7 @@ impl Instance {
     ///
     /// # Errors
     ///
-    /// Not root, no bpffs, or another command that does not end.
+    /// Not root, or one without the capabilities; no bpffs, or another command that does not end.
     pub async fn lock(&self) -> anyhow::Result<Lock> {
         self.lock_within(LOCK_PATIENCE).await
     }
@@ -316,6 +318,7 @@ fn check_bpffs() -> anyhow::Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("portway needs root: run it with sudo");
     }
+    privileges::check()?;
     match statfs(BPFFS) {
         Ok(statfs) if statfs.filesystem_type() == BPF_FS_MAGIC => Ok(()),
         Ok(_) => bail!("bpffs is not mounted at {BPFFS}: run `mount -t bpf bpf {BPFFS}`"),

@@ -24,6 +24,8 @@
 //! | [`dataplane`] | the pinned programs and maps |
 //! | [`kernel`] | which kernels these load on |
 //! | [`batch`] | maps read by thousands of entries at a time |
+//! | [`tcx`] | which programs TCX runs at an interface |
+//! | [`syscall`] | bpf(2), for what aya does not have |
 //! | [`flows`], [`liveness`], [`collector`] | reading flows; which are over; removing them |
 //! | [`upgrade`] | another build's programs for those that are loaded |
 //! | [`instance`] | pin paths, and the lock on them |
@@ -36,6 +38,7 @@
 //! | [`controller`] | the long-running loop of `portway run` |
 //! | [`announce`] | what it prints of what happens |
 //! | [`trace`] | what the programs tell of new flows |
+//! | [`privileges`] | the capabilities it keeps, and when it uses them |
 //! | [`output`], [`signals`] | standard output; SIGINT and SIGTERM |
 //! | [`sockets`] | ports that the host's own sockets have taken |
 //! | [`cli`] | the command line, a file per command |
@@ -66,13 +69,16 @@ pub mod output;
 pub mod placement;
 pub mod plan;
 pub mod ports;
+pub mod privileges;
 pub mod publication;
 pub mod reconcile;
 pub mod rows;
 pub mod signals;
 pub mod sockets;
 pub mod spec;
+pub mod syscall;
 pub mod takeover;
+pub mod tcx;
 pub mod text;
 pub mod trace;
 pub mod upgrade;

@@ -2,13 +2,14 @@
 
 use std::net::IpAddr;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use aya::{
     Pod,
     maps::{Array, HashMap, MapData, MapError},
 };
 use dataplane_common::{
     headers::{Be16, Be32, Ip6, IpProtocol},
+    layout::MAX_BOUND_PORTS,
     published::{BoundPort, PortSlot, port_slot},
 };
 
@@ -19,6 +20,36 @@ use crate::{
     publication::{PortRange, Publication},
     rows::{Row, protocol_number},
 };
+
+/// Refuses a publication on a single address whose ports find no room beside those of `rows`. The table of each IP
+/// version would be found full only when some of them are written.
+pub fn check_room(publication: &Publication, rows: &[Row]) -> anyhow::Result<()> {
+    let is_v4 = publication.host_ip.is_ipv4();
+    let others = rows.iter().map(|row| &row.publication);
+    let taken: u32 = others
+        .filter(|other| {
+            other.host_ip.is_ipv4() == is_v4 && other.identity() != publication.identity()
+        })
+        .map(bound_count)
+        .sum();
+    let wanted = bound_count(publication);
+    if wanted > 0 && taken + wanted > MAX_BOUND_PORTS {
+        bail!(
+            "{publication}: no room for {wanted} ports of a single address: {taken} of {MAX_BOUND_PORTS} are taken; \
+             publish them on all addresses"
+        );
+    }
+    Ok(())
+}
+
+/// How many entries a publication has in the table of ports on single addresses.
+fn bound_count(publication: &Publication) -> u32 {
+    if publication.host_ip.is_unspecified() {
+        return 0;
+    }
+    let PortRange { first, last } = publication.host_ports;
+    u32::from(last - first) + 1
+}
 
 /// Lets a publication's ports lead to the backend of this number, whatever they led to before.
 pub fn publish(

@@ -5,8 +5,9 @@ use aya::programs::ProgramInfo;
 use aya_log::EbpfLogger;
 use dataplane_common::layout::programs;
 use log::{Log, Metadata, Record};
+use rustix::thread::CapabilitySet;
 
-use crate::{instance::Instance, output::say};
+use crate::{instance::Instance, output::say, privileges};
 
 /// The programs' messages.
 pub struct Trace {
@@ -18,8 +19,12 @@ impl Trace {
     pub fn start(instance: &Instance) -> anyhow::Result<Self> {
         let program = ProgramInfo::from_pin(instance.program(programs::FORWARD))
             .context("cannot open the forward program")?;
-        let logger = EbpfLogger::init_from_id_with_logger(program.id(), Printer)
-            .context("cannot tap the programs' messages")?;
+        // The programs' buffer is found by numbers, which the kernel takes from CAP_SYS_ADMIN only
+        // (`bpf_map_get_fd_by_id`, kernel/bpf/syscall.c).
+        let logger = privileges::raised(CapabilitySet::SYS_ADMIN, || {
+            EbpfLogger::init_from_id_with_logger(program.id(), Printer)
+        })?
+        .context("cannot tap the programs' messages")?;
         Ok(Self { logger })
     }
 

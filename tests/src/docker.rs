@@ -33,6 +33,9 @@ pub const SOCKET: &str = "/run/docker.sock";
 /// The folder of everything that is the daemon's, in the host.
 const HOME: &str = "/run/docker-lab";
 
+/// Where it keeps the network namespaces of its containers, in a host.
+pub const NAMESPACES: &str = "/run/docker-lab/exec/netns";
+
 /// The IPv6 addresses of the default bridge's containers, where they have any.
 const FIXED_CIDR_V6: &str = "fd00:1::/64";
 

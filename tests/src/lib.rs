@@ -8,6 +8,7 @@
 //! | [`host`] | the host's network, mount and PID namespaces, and how they vanish |
 //! | [`tun`] | a link without Ethernet, or with a driver that has native XDP |
 //! | [`process`] | a command inside a namespace |
+//! | [`tracer`] | one that is killed at a system call |
 //! | [`daemon`] | one that runs until it is told to end |
 //! | [`container`] | a container without Docker |
 //! | [`docker`] | a private Docker daemon |
@@ -61,5 +62,6 @@ pub mod requirement;
 pub mod rig;
 pub mod scenarios;
 pub mod stage;
+pub mod tracer;
 pub mod tun;
 pub mod wait;

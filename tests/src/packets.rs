@@ -16,7 +16,7 @@ use dataplane_common::{
     },
 };
 use nix::libc;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::netns::Netns;
 
@@ -146,6 +146,49 @@ pub fn send(from: &Netns, packet: &[u8]) -> Result<()> {
             .with_context(|| format!("cannot send to {target}"))?;
         Ok(())
     })
+}
+
+/// Sends whole frames by an interface, and hears nothing.
+#[derive(Debug)]
+pub struct Link {
+    socket: Socket,
+}
+
+impl Link {
+    /// The interface of this name.
+    ///
+    /// # Errors
+    /// There is none, or not root.
+    pub fn new(netns: &Netns, interface: &str) -> Result<Self> {
+        let address = link_address(netns.index(interface)?, 0)?;
+        let socket = netns.run(|| {
+            let packets = Domain::from(libc::AF_PACKET);
+            Ok(Socket::new(packets, Type::RAW, Some(Protocol::from(0)))?)
+        })?;
+        socket.bind(&address).context("cannot open a raw socket")?;
+        Ok(Self { socket })
+    }
+
+    /// Sends a frame. Returns whether there was room for it.
+    pub fn send(&self, frame: &[u8]) -> bool {
+        self.socket.send(frame).is_ok()
+    }
+}
+
+/// The address of an interface, for frames of the EtherType `protocol` in network order.
+pub(crate) fn link_address(ifindex: u32, protocol: u16) -> io::Result<SockAddr> {
+    // SAFETY: an address of an interface is no longer than the storage; all its bytes may be zero.
+    let ((), address) = unsafe {
+        SockAddr::try_init(|storage, length| {
+            let address = storage.cast::<libc::sockaddr_ll>();
+            (*address).sll_family = libc::AF_PACKET as u16;
+            (*address).sll_protocol = protocol;
+            (*address).sll_ifindex = ifindex.cast_signed();
+            *length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+            Ok(())
+        })
+    }?;
+    Ok(address)
 }
 
 /// The ICMP errors that come into a namespace from now on.

@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
+use rustix::thread::CapabilitySet;
 use serde::de::DeserializeOwned;
 
 mod json;
@@ -56,6 +57,7 @@ pub struct Portway<'a> {
     host: &'a Host,
     program: PathBuf,
     instance: String,
+    capabilities: CapabilitySet,
     left: bool,
 }
 
@@ -70,6 +72,7 @@ impl<'a> Portway<'a> {
             host,
             program: program()?,
             instance: format!("lab-{}-{number}", process::id()),
+            capabilities: CapabilitySet::all(),
             left: false,
         })
     }
@@ -83,6 +86,7 @@ impl<'a> Portway<'a> {
             host,
             program: program()?,
             instance: instance.to_owned(),
+            capabilities: CapabilitySet::all(),
             left: true,
         })
     }
@@ -91,6 +95,13 @@ impl<'a> Portway<'a> {
     #[must_use]
     pub fn with_program(mut self, program: impl Into<PathBuf>) -> Self {
         self.program = program.into();
+        self
+    }
+
+    /// Leaves its commands these capabilities and no others.
+    #[must_use]
+    pub fn with_capabilities(mut self, capabilities: CapabilitySet) -> Self {
+        self.capabilities = capabilities;
         self
     }
 
@@ -109,6 +120,7 @@ impl<'a> Portway<'a> {
     pub fn command(&self, args: &str) -> Cmd {
         self.host
             .command(&self.program)
+            .with_capabilities(self.capabilities)
             .args(args.split_whitespace())
             .args(["--instance", &self.instance])
             .env_remove("DOCKER_HOST")

@@ -14,11 +14,13 @@ use anyhow::{Context, Result, anyhow, bail};
 use nix::{
     sched::{CloneFlags, unshare},
     sys::{
-        prctl,
+        prctl, ptrace,
+        resource::{Resource, setrlimit},
         signal::{SigSet, SigmaskHow, Signal, kill, pthread_sigmask},
     },
     unistd::{Gid, Pid, Uid, setgid, setgroups, setuid},
 };
+use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 
 use crate::{daemon::Daemon, netns::Netns, wait};
 
@@ -43,6 +45,9 @@ pub struct Cmd {
     command: Command,
     place: Place,
     nobody: bool,
+    capabilities: CapabilitySet,
+    limits: Vec<(Resource, u64)>,
+    traced: bool,
 }
 
 /// How a command ended and what it said.
@@ -73,6 +78,9 @@ impl Cmd {
             command,
             place,
             nobody: false,
+            capabilities: CapabilitySet::all(),
+            limits: Vec::new(),
+            traced: false,
         }
     }
 
@@ -108,6 +116,20 @@ impl Cmd {
     #[must_use]
     pub fn as_nobody(mut self) -> Self {
         self.nobody = true;
+        self
+    }
+
+    /// Leaves root these capabilities and no others.
+    #[must_use]
+    pub fn with_capabilities(mut self, capabilities: CapabilitySet) -> Self {
+        self.capabilities = capabilities;
+        self
+    }
+
+    /// Leaves it no more than this much of a resource.
+    #[must_use]
+    pub fn with_limit(mut self, resource: Resource, most: u64) -> Self {
+        self.limits.push((resource, most));
         self
     }
 
@@ -178,6 +200,13 @@ impl Cmd {
         format!("{:?}", self.command)
     }
 
+    /// Starts it for this thread to trace; it says nothing.
+    pub(crate) fn spawn_traced(&mut self) -> Result<Child> {
+        self.traced = true;
+        self.command.stdout(Stdio::null()).stderr(Stdio::null());
+        self.spawn()
+    }
+
     /// Forks and executes on this thread, whose end takes the child with it.
     pub(crate) fn spawn(&mut self) -> Result<Child> {
         match &self.place {
@@ -188,6 +217,9 @@ impl Cmd {
         }
         let place = self.place.clone();
         let nobody = self.nobody;
+        let excess = self.capabilities.complement();
+        let limits = self.limits.clone();
+        let traced = self.traced;
         let prepare = move || -> io::Result<()> {
             pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
             match &place {
@@ -199,8 +231,18 @@ impl Cmd {
                 setgid(Gid::from_raw(NOBODY))?;
                 setuid(Uid::from_raw(NOBODY))?;
             }
+            // Root executes its program with what the bounding set has left.
+            for (_, capability) in excess.iter_names() {
+                remove_capability_from_bounding_set(capability)?;
+            }
             // Last, because a change of user clears it.
             prctl::set_pdeathsig(Signal::SIGKILL)?;
+            for (resource, most) in &limits {
+                setrlimit(*resource, *most, *most)?;
+            }
+            if traced {
+                ptrace::traceme()?;
+            }
             Ok(())
         };
         // SAFETY: `prepare` only makes system calls: no allocation and no lock between fork and exec.

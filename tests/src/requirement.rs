@@ -23,6 +23,8 @@ pub enum Requirement {
     XdpFeatures,
     /// ethtool, for the offloads of links.
     Ethtool,
+    /// systemd-analyze, for the unit.
+    Systemd,
     /// dockerd and what the lab's image is made of.
     Docker,
     /// The program under test.
@@ -38,6 +40,7 @@ impl Requirement {
             Self::Tcx => since(kernel::TCX),
             Self::XdpFeatures => since(kernel::XDP_FEATURES),
             Self::Ethtool => missing_program(&["ethtool"]),
+            Self::Systemd => missing_program(&["systemd-analyze"]),
             Self::Docker => missing_program(&["dockerd", "containerd", "docker", "ldd", "tar"])
                 .or_else(|| image::busybox().err().map(|error| error.to_string())),
             Self::Portway => portway::program().err().map(|error| error.to_string()),
@@ -53,6 +56,7 @@ impl fmt::Display for Requirement {
             Self::Tcx => "TCX",
             Self::XdpFeatures => "drivers' XDP features",
             Self::Ethtool => "ethtool",
+            Self::Systemd => "systemd",
             Self::Docker => "docker",
             Self::Portway => "portway",
         })

@@ -36,7 +36,7 @@ pub struct Machine {
     pub bpffs: bool,
     /// The programs for the lab that are not here.
     pub missing: Vec<&'static Program>,
-    /// The cargo subcommands for the checks (`fmt`, `clippy`) that are not here.
+    /// The cargo subcommands for the checks that are not here.
     pub missing_checks: Vec<&'static str>,
 }
 
@@ -95,7 +95,10 @@ impl Machine {
 }
 
 /// The cargo subcommands that `test` checks the code with.
-pub const CHECKS: [&str; 2] = ["fmt", "clippy"];
+pub const CHECKS: [&str; 3] = ["fmt", "clippy", DENY];
+
+/// The one of them that cargo does not bring along.
+pub const DENY: &str = "deny";
 
 /// Whether cargo has the subcommand: its file proves nothing, rustup has one for every component.
 fn has_cargo_subcommand(name: &str) -> bool {

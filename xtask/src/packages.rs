@@ -43,7 +43,7 @@ pub enum Manager {
 }
 
 /// Every program the lab and the tests call, beside portway's own.
-pub static PROGRAMS: [Program; 10] = [
+pub static PROGRAMS: [Program; 11] = [
     Program {
         purpose: "the lab's private Docker daemon",
         ..Program::new(
@@ -122,6 +122,15 @@ pub static PROGRAMS: [Program; 10] = [
             "nft",
             &["nftables"],
             ["nftables", "nftables", "nftables", "nftables"],
+        )
+    },
+    Program {
+        purpose: "the test of the systemd unit",
+        optional: true,
+        ..Program::new(
+            "systemd-analyze",
+            &["systemd"],
+            ["systemd", "systemd", "systemd", "systemd"],
         )
     },
     Program {

@@ -3,7 +3,7 @@
 
 use crate::{
     apt::{Archive, RustPackages},
-    machine::Machine,
+    machine::{DENY, Machine},
     packages::Program,
     step::Step,
 };
@@ -213,6 +213,10 @@ impl Planner<'_> {
         let mut components = Vec::new();
         let mut packages = Vec::new();
         for check in &self.machine.missing_checks {
+            if *check == DENY {
+                self.plan.wished.push(Step::Deny);
+                continue;
+            }
             let is_fmt = *check == "fmt";
             let package = rust.map(|rust| (rust, if is_fmt { rust.rustfmt } else { rust.clippy }));
             match package {

@@ -217,13 +217,16 @@ fn tests_do_without_what_is_not_to_be_had() {
         .collect();
     let machine = Machine {
         missing,
-        missing_checks: vec!["fmt", "clippy"],
+        missing_checks: vec!["fmt", "clippy", "deny"],
         bpffs: false,
         ..ready()
     };
     let plan = Plan::new(Goal::Test, &machine, &debian());
     assert!(plan.required.is_empty() && plan.by_hand.is_empty());
-    assert_eq!(plan.wished, [Step::Apt(vec!["rustfmt-web"]), Step::Bpffs]);
+    assert_eq!(
+        plan.wished,
+        [Step::Deny, Step::Apt(vec!["rustfmt-web"]), Step::Bpffs]
+    );
     assert_eq!(plan.notes.len(), 2, "nft and clippy: {:?}", plan.notes);
 
     let plan = Plan::new(Goal::Lab, &machine, &debian());

@@ -9,7 +9,7 @@ use crate::{
     by_hand,
     machine::{self, Machine},
     plan::{self, Goal, Plan},
-    step::{LINKER_VERSION, Step},
+    step::{DENY_VERSION, LINKER_VERSION, Step},
     toolchain::{self, LINKED_TOOLCHAIN, LINKER, Toolchain},
 };
 
@@ -117,6 +117,7 @@ fn perform(step: &Step) -> Result<()> {
                 .args(components),
             "rustup could not install the components for the checks",
         ),
+        Step::Deny => install_deny(),
         Step::Bpffs => checked(
             as_root("mount").args(["-t", "bpf", "bpf", "/sys/fs/bpf"]),
             "the BPF file system cannot be mounted at /sys/fs/bpf (in a container, that takes privileges)",
@@ -125,27 +126,34 @@ fn perform(step: &Step) -> Result<()> {
 }
 
 fn install_linker(llvm: u32) -> Result<()> {
-    let mut cargo = Command::new(machine::cargo());
+    let mut cargo = cargo_install(LINKER, LINKER_VERSION);
     cargo
-        .args([
-            "install",
-            LINKER,
-            "--version",
-            LINKER_VERSION,
-            "--locked",
-            "--force",
-        ])
         .args([
             "--no-default-features",
             "--features",
             &format!("llvm-{llvm}"),
         ])
-        .env("LLVM_PREFIX", format!("/usr/lib/llvm-{llvm}"))
-        // Its artifacts are of no use to the workspace.
-        .env_remove("CARGO_TARGET_DIR");
-    // From here the workspace's own configuration would apply.
-    cargo.current_dir(env::temp_dir());
+        .env("LLVM_PREFIX", format!("/usr/lib/llvm-{llvm}"));
     checked(&mut cargo, "cargo could not install bpf-linker")
+}
+
+/// Unoptimized: it runs for a second, and is compiled three times as fast.
+fn install_deny() -> Result<()> {
+    let mut cargo = cargo_install("cargo-deny", DENY_VERSION);
+    cargo.arg("--debug").env("CARGO_PROFILE_DEV_DEBUG", "false");
+    checked(&mut cargo, "cargo could not install cargo-deny")
+}
+
+fn cargo_install(package: &str, version: &str) -> Command {
+    let mut cargo = Command::new(machine::cargo());
+    cargo
+        .args(["install", package, "--version", version])
+        .args(["--locked", "--force"])
+        // Its artifacts are of no use to the workspace.
+        .env_remove("CARGO_TARGET_DIR")
+        // From here the workspace's own configuration would apply.
+        .current_dir(env::temp_dir());
+    cargo
 }
 
 fn checked(command: &mut Command, failure: &str) -> Result<()> {

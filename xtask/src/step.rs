@@ -5,6 +5,9 @@ use std::fmt;
 /// The version of bpf-linker that is installed.
 pub const LINKER_VERSION: &str = "0.13.0";
 
+/// The version of cargo-deny that is installed.
+pub const DENY_VERSION: &str = "0.20.2";
+
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -18,6 +21,8 @@ pub enum Step {
     Linker(u32),
     /// Have rustup install components of the toolchain in use.
     RustupComponents(Vec<&'static str>),
+    /// Have cargo install cargo-deny.
+    Deny,
     /// Mount /sys/fs/bpf.
     Bpffs,
 }
@@ -59,6 +64,7 @@ impl fmt::Display for Step {
             Self::RustupComponents(components) => {
                 write!(f, "install with rustup: {}", components.join(" "))
             }
+            Self::Deny => write!(f, "install with cargo: cargo-deny {DENY_VERSION}"),
             Self::Bpffs => write!(f, "mount the BPF file system at /sys/fs/bpf"),
         }
     }

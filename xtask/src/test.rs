@@ -10,7 +10,7 @@ use clap::Args;
 
 use crate::{
     compile, machine,
-    machine::CHECKS,
+    machine::{CHECKS, DENY},
     plan::Goal,
     setup,
     tally::Tally,
@@ -84,6 +84,8 @@ pub fn test(no_install: bool, selection: &Selection) -> Result<ExitCode> {
 fn run_check(check: &str, tally: &mut Tally) -> Result<()> {
     let arguments: &[&str] = match check {
         "fmt" => &["--all", "--check"],
+        // Crates that are not here yet are fetched; --offline, and `cargo fetch` before, does without.
+        DENY => &["check", "bans", "licenses", "sources"],
         _ => &["--workspace", "--all-targets", "--", "-D", "warnings"],
     };
     let name = format!("cargo {check}");
@@ -99,6 +101,31 @@ fn run_check(check: &str, tally: &mut Tally) -> Result<()> {
         .with_context(|| format!("{name} does not start"))?;
     if !status.success() {
         tally.fail(&name);
+    }
+    if check == DENY {
+        check_advisories(tally)?;
+    }
+    Ok(())
+}
+
+/// The database of advisories is on GitHub, which not every machine can reach.
+fn check_advisories(tally: &mut Tally) -> Result<()> {
+    let name = "cargo deny check advisories";
+    let deny = |arguments: &[&str]| {
+        let mut cargo = compile::cargo();
+        cargo.arg(DENY).args(arguments);
+        cargo
+    };
+    if output(&mut deny(&["fetch", "db"])).is_none() {
+        tally.skip(name, "the database of advisories cannot be fetched");
+        return Ok(());
+    }
+    println!("xtask: {name}");
+    let status = deny(&["check", "advisories"])
+        .status()
+        .with_context(|| format!("{name} does not start"))?;
+    if !status.success() {
+        tally.fail(name);
     }
     Ok(())
 }

@@ -24,6 +24,7 @@ use std::{io::IsTerminal as _, process::ExitCode};
 use clap::Parser as _;
 
 use self::args::{Cli, Command};
+use crate::privileges;
 
 /// Wrong usage, as clap has it for what it finds out itself.
 const USAGE: u8 = 2;
@@ -72,7 +73,13 @@ pub fn main() -> ExitCode {
 
 async fn dispatch(cli: Cli) -> anyhow::Result<()> {
     let instance = cli.instance;
-    match cli.command {
+    let command = match cli.command {
+        // Before privileges are dropped: its file may be in a folder that is closed to root's own user.
+        Command::Run(args) => Command::Run(config::complete(args)?),
+        other => other,
+    };
+    privileges::drop_excess()?;
+    match command {
         Command::Run(args) => run::run(instance, args).await,
         Command::Load(args) => load::load(instance, args).await,
         Command::Unload => unload::unload(instance).await,

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail};
+use rustix::thread::CapabilitySet;
 use tokio::time::{Instant, sleep};
 
 use super::{UsageError, load::external_interfaces};
@@ -11,6 +12,7 @@ use crate::{
     desired::conflict,
     instance::Instance,
     output::say,
+    ports, privileges,
     publication::Publication,
     reconcile::{Desired, Reconciler},
     rows::{self, Row, State, Waiting},
@@ -91,7 +93,7 @@ pub fn parse(spec: &str) -> anyhow::Result<Publication> {
     Spec::parse(spec).map_err(|error| UsageError(anyhow!(error)).into())
 }
 
-/// Refuses a port that is taken, by a publication or by a socket of the host, in Docker's words. The same
+/// Refuses ports that there is no room for, and a port that is taken, by a publication or by a socket of the host, in Docker's words. The same
 /// publication once more is an attempt to find its container again, if that is what it waits for.
 pub fn check_free(publication: &Publication, rows: &[Row]) -> anyhow::Result<()> {
     let there: Vec<_> = rows
@@ -104,22 +106,25 @@ pub fn check_free(publication: &Publication, rows: &[Row]) -> anyhow::Result<()>
     if let Some(conflict) = conflict(&there, publication) {
         bail!("{conflict}");
     }
+    ports::check_room(publication, rows)?;
     let sockets = Sockets::of(publication.protocol);
-    for port in publication.host_ports.first..=publication.host_ports.last {
-        let address = SocketAddr::new(publication.host_ip, port);
-        if sockets.have_taken(address) {
-            let offset = port - publication.host_ports.first;
-            let container = SocketAddr::new(
-                publication.container_ip,
-                publication.container_port + offset,
-            );
-            bail!(
-                "failed to bind host port for {address}:{container}/{}: address already in use",
-                publication.protocol
-            );
-        }
-    }
-    Ok(())
+    let mut ports = publication.host_ports.first..=publication.host_ports.last;
+    let taken = privileges::raised(CapabilitySet::NET_BIND_SERVICE, || {
+        ports.find(|port| sockets.have_taken(SocketAddr::new(publication.host_ip, *port)))
+    })?;
+    let Some(port) = taken else {
+        return Ok(());
+    };
+    let address = SocketAddr::new(publication.host_ip, port);
+    let offset = port - publication.host_ports.first;
+    let container = SocketAddr::new(
+        publication.container_ip,
+        publication.container_port + offset,
+    );
+    bail!(
+        "failed to bind host port for {address}:{container}/{}: address already in use",
+        publication.protocol
+    )
 }
 
 fn is_same(one: &Publication, other: &Publication) -> bool {

@@ -4,7 +4,6 @@ use anyhow::anyhow;
 
 use super::{
     args::RunArgs,
-    config,
     load::{Origin, bring_up, open_or_load},
     publish,
     unload::tear_down,
@@ -21,9 +20,8 @@ use crate::{
     signals::Signals,
 };
 
-/// Loads if need be, follows Docker and prints what happens.
+/// Loads if need be, follows Docker and prints what happens. `args` are complete.
 pub async fn run(instance: Instance, args: RunArgs) -> anyhow::Result<()> {
-    let args = config::complete(args)?;
     let publications = args
         .publish
         .iter()

@@ -11,10 +11,16 @@ use std::{
     time::Duration,
 };
 
+use rustix::thread::CapabilitySet;
+
 use super::{Family, Rulesets, Source, Verdict, combine, iptables, judge, nft, translates};
+use crate::privileges;
 
 /// A tool that takes longer is waiting for a lock or worse.
 const LIMIT: Duration = Duration::from_secs(5);
+
+/// What the tools may do: nft and iptables-nft talk netlink, the legacy iptables a raw socket.
+const TOOLS_NEED: CapabilitySet = CapabilitySet::NET_ADMIN.union(CapabilitySet::NET_RAW);
 
 /// Where the tools are when PATH does not say: an ordinary user's has no sbin.
 const SBIN: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
@@ -197,13 +203,14 @@ fn run(tools: &[&str], arguments: &[&str]) -> Result<String, Failure> {
         return Err(Failure::Missing(tools[0].to_owned()));
     };
     let failed = |why: String| Failure::Failed(format!("{tool} {why}"));
-    let mut child = Command::new(path)
+    let mut command = Command::new(path);
+    command
         .args(arguments)
         .env("LC_ALL", "C")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
+        .stderr(Stdio::null());
+    let mut child = privileges::spawn(&mut command, TOOLS_NEED)
         .map_err(|error| failed(format!("cannot be run: {error}")))?;
     let (sender, output) = mpsc::channel();
     if let Some(mut stdout) = child.stdout.take() {

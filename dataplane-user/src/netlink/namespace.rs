@@ -9,7 +9,7 @@ use std::{
         fd::{AsFd as _, AsRawFd as _},
         unix::fs::MetadataExt as _,
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     thread,
 };
@@ -22,9 +22,11 @@ use netlink_packet_route::{
     nsid::{NsidAttribute, NsidMessage},
 };
 use nix::sched::{CloneFlags, setns};
+use rustix::thread::CapabilitySet;
 use tokio::sync::oneshot;
 
 use super::Netlink;
+use crate::privileges;
 
 /// Where network namespaces may be bound to files: ip-netns(8), and Docker.
 const BOUND: [&str; 2] = ["/run/netns", "/run/docker/netns"];
@@ -40,10 +42,7 @@ impl Netlink {
             if found.len() == wanted.len() {
                 break;
             }
-            let is_new =
-                fs::metadata(&path).is_ok_and(|there| seen.insert((there.dev(), there.ino())));
-            if is_new
-                && let Ok(file) = File::open(&path)
+            if let Some(file) = open(&path, &mut seen)
                 && let Some(number) = self.namespace_number(&file).await
                 && wanted.contains(&number)
             {
@@ -90,6 +89,16 @@ fn candidates() -> impl Iterator<Item = PathBuf> {
     processes.chain(bound.map(|entry| entry.path()))
 }
 
+/// Opens a file that stands for a network namespace, unless that was among those `seen` before.
+fn open(path: &Path, seen: &mut HashSet<(u64, u64)>) -> Option<File> {
+    let opened = privileges::raised(CapabilitySet::SYS_PTRACE, || {
+        let there = fs::metadata(path).ok()?;
+        let is_new = seen.insert((there.dev(), there.ino()));
+        is_new.then(|| File::open(path).ok())?
+    });
+    opened.ok()?
+}
+
 /// Does `work` for each of `items` inside its network namespace, on a thread of its own: one that has been
 /// in another namespace is good for nothing else.
 pub async fn inside<T: Send + 'static, R: Send + 'static>(
@@ -101,9 +110,7 @@ pub async fn inside<T: Send + 'static, R: Send + 'static>(
         let done: Vec<_> = items
             .into_iter()
             .map(|(namespace, item)| {
-                let result = setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET)
-                    .context("cannot enter the network namespace")
-                    .and_then(|()| work(&item));
+                let result = enter(&namespace).and_then(|()| work(&item));
                 (item, result)
             })
             .collect();
@@ -111,4 +118,11 @@ pub async fn inside<T: Send + 'static, R: Send + 'static>(
         let _ = sender.send(done);
     });
     receiver.await.unwrap_or_default()
+}
+
+fn enter(namespace: &File) -> anyhow::Result<()> {
+    privileges::raised(CapabilitySet::SYS_ADMIN, || {
+        setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET)
+    })?
+    .context("cannot enter the network namespace")
 }

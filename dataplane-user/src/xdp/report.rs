@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use aya::programs::loaded_programs;
 use dataplane_common::settings::Settings;
+use rustix::thread::CapabilitySet;
 use serde::Serialize;
 
 use super::{
@@ -13,7 +14,7 @@ use super::{
 use crate::{
     dataplane::Dataplane,
     hooks::{self, Kind, Role},
-    rows,
+    privileges, rows,
 };
 
 /// An external interface.
@@ -119,12 +120,19 @@ fn taken(dataplane: &Dataplane, flavor: &'static str, mode: Mode) -> anyhow::Res
 fn why_not(declined: Declined) -> String {
     let mut why = declined.to_string();
     if let Declined::Foreign(id) = declined
-        && let Some(program) = loaded_programs()
-            .flatten()
-            .find(|program| program.id() == id)
-        && let Some(name) = program.name_as_str()
+        && let Some(name) = program_name(id)
     {
         why.push_str(&format!(", {name}"));
     }
     why
+}
+
+/// Only CAP_SYS_ADMIN may go through all programs.
+fn program_name(id: u32) -> Option<String> {
+    let program = privileges::raised(CapabilitySet::SYS_ADMIN, || {
+        loaded_programs()
+            .flatten()
+            .find(|program| program.id() == id)
+    });
+    Some(program.ok()??.name_as_str()?.to_owned())
 }

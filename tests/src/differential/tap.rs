@@ -2,17 +2,17 @@
 
 use std::{
     ffi::c_int,
-    io::{self, ErrorKind},
+    io::ErrorKind,
     mem::{MaybeUninit, size_of, size_of_val},
     os::fd::{AsFd, AsRawFd, BorrowedFd},
 };
 
 use anyhow::{Context, Result, ensure};
 use nix::{libc, net::if_::if_nametoindex};
-use socket2::{Domain, MaybeUninitSlice, MsgHdrMut, SockAddr, Socket, Type};
+use socket2::{Domain, MaybeUninitSlice, MsgHdrMut, Socket, Type};
 
 use super::wire::{ETHERNET_LEN, Mac};
-use crate::netns::Netns;
+use crate::{netns::Netns, packets::link_address};
 
 /// A party's interface, in its own namespace.
 const INTERFACE: &str = "eth0";
@@ -223,22 +223,6 @@ fn set(socket: &Socket, level: c_int, option: c_int, value: c_int) -> Result<()>
     };
     nix::errno::Errno::result(result).with_context(|| format!("socket option {option}"))?;
     Ok(())
-}
-
-/// The address of an interface, for frames of the EtherType `protocol` in network order.
-fn link_address(ifindex: u32, protocol: u16) -> io::Result<SockAddr> {
-    // SAFETY: an address of an interface is no longer than the storage; all its bytes may be zero.
-    let ((), address) = unsafe {
-        SockAddr::try_init(|storage, length| {
-            let address = storage.cast::<libc::sockaddr_ll>();
-            (*address).sll_family = libc::AF_PACKET as u16;
-            (*address).sll_protocol = protocol;
-            (*address).sll_ifindex = ifindex.cast_signed();
-            *length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-            Ok(())
-        })
-    }?;
-    Ok(address)
 }
 
 /// The VLAN tag in a frame's `struct tpacket_auxdata`: status, length, captured length, offsets of the
