@@ -71,6 +71,16 @@ impl<F: Family> Candidate<'_, F> {
     pub(crate) fn join<T: Tables<F>>(&self, tables: &T) -> Result<Joined, Reason> {
         let own_port = self.parsed.ports.source;
         let mut key = self.key(own_port);
+        let is_direct = self.settings.admission == Admission::Direct as u32;
+        if !is_direct
+            && self.parsed.flags.any(TcpFlags::FIN | TcpFlags::RST)
+            && self.end_of_ours(tables, &key)
+        {
+            return Ok(Joined {
+                client_port: own_port,
+                is_first: false,
+            });
+        }
         match Admission::from_number(self.settings.admission) {
             Admission::Direct => {
                 // Also where its own port is free by now: a flow keeps the port that it was given.

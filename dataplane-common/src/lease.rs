@@ -64,6 +64,20 @@ impl<F: Family> Candidate<'_, F> {
         }
         known
     }
+
+    /// Takes the packet into its flow if it ends a connection that has been ours alone so far. Conntrack picks
+    /// connections up by any other segment, but takes FIN and RST of one that it does not know for invalid, and
+    /// does not translate them: the host itself would answer.
+    #[inline(never)]
+    pub(crate) fn end_of_ours<T: Tables<F>>(&self, tables: &T, key: &FlowKey<F::Address>) -> bool {
+        tables.flow(key).is_some_and(|mut flow| {
+            let is_ours_alone = flow.handed_over_at == 0
+                && !flow.is_known_to_kernel(self.settings, tables.now_millis());
+            is_ours_alone
+                && self.exclude(tables, &flow).is_none()
+                && self.take_into::<T>(&mut flow).0 == Known::Accepted
+        })
+    }
 }
 
 /// Whether conntrack can do without seeing this packet.
