@@ -11,6 +11,7 @@ both_families!(
     a_flow_is_handed_over_with_its_clients_next_packet,
     a_flow_whose_client_is_silent_ends_with_the_lease,
     a_flow_comes_back_by_a_packet_of_either_side,
+    a_connections_end_is_ours_until_the_kernel_knows_it,
 );
 
 /// What becomes of a client's packets and of replies once the kernel knows the flow. It has not been seen to
@@ -77,5 +78,34 @@ fn a_flow_comes_back_by_a_packet_of_either_side<F: Sample>() {
         world.set_admission(Admission::Off);
         world.wait_millis(HAND_OVER + 1);
         assert!(send_out(&world, &answer).is_ok());
+    }
+}
+
+/// Conntrack would take the first segment that it sees for invalid if it ended the connection.
+fn a_connections_end_is_ours_until_the_kernel_knows_it<F: Sample>() {
+    let segment = |flags| from_client::<F>().tcp(flags).build();
+    for admission in [Admission::Off, Admission::Netfilter] {
+        for end in [FIN_ACK, RST] {
+            for has_said_more in [false, true] {
+                let mut world = World::<F>::new();
+                assert!(send_in(&world, &segment(SYN)).is_ok());
+                assert!(send_out(&world, &from_container::<F>().tcp(SYN_ACK).build()).is_ok());
+                assert!(send_in(&world, &segment(ACK)).is_ok());
+                world.wait(1);
+                world.set_admission(admission);
+                world.wait_millis(1);
+                if has_said_more {
+                    assert!(
+                        send_in(&world, &segment(ACK)).is_err(),
+                        "picked up by conntrack"
+                    );
+                }
+                let is_ours = send_in(&world, &segment(end)).is_ok();
+                assert_eq!(is_ours, !has_said_more);
+                // By now whoever is to know of flows does.
+                world.wait_millis(LEASE);
+                assert!(send_in(&world, &segment(end)).is_err());
+            }
+        }
     }
 }
