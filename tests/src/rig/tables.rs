@@ -1,7 +1,10 @@
 //! The rig's maps, and a [`World`] that holds the same.
 
 use anyhow::Result;
-use aya::maps::{Array, Map, MapData, MapError};
+use aya::{
+    Pod,
+    maps::{Array, Map, MapData, MapError},
+};
 use bytemuck::Zeroable;
 use dataplane_common::{
     bucket::{Bucket, Slot},
@@ -19,6 +22,7 @@ use dataplane_common::{
     },
 };
 use portway::{
+    batch::Batches,
     dataplane::{FamilyMaps, entries},
     flows,
 };
@@ -178,6 +182,19 @@ impl Tables {
     }
 }
 
+/// The slots with flows, and their numbers.
+fn slots_in_use<A>(slots: &Array<MapData, Slot<A>>) -> Result<Vec<(u32, Slot<A>)>>
+where
+    Slot<A>: Pod,
+{
+    let mut found = Vec::new();
+    let mut batches = Batches::default();
+    while let Some(batch) = batches.read(slots)? {
+        found.extend(batch.filter(|(_, slot)| !slot.is_empty()));
+    }
+    Ok(found)
+}
+
 macro_rules! version {
     ($maps:ident) => {
         fn world(rig: &Rig<'_>) -> Result<World<Self>> {
@@ -235,12 +252,9 @@ macro_rules! version {
             mut change: impl FnMut(&mut Flow<Self::Address>),
         ) -> Result<()> {
             let maps = &mut rig.tables.$maps;
-            for index in 0..maps.slots.len() {
-                let mut slot = maps.slots.get(&index, 0)?;
-                if !slot.is_empty() {
-                    change(&mut slot.flow);
-                    maps.slots.set(index, slot, 0)?;
-                }
+            for (index, mut slot) in slots_in_use(&maps.slots)? {
+                change(&mut slot.flow);
+                maps.slots.set(index, slot, 0)?;
             }
             for (key, mut flow) in entries(&maps.spilled)? {
                 change(&mut flow);
@@ -265,7 +279,7 @@ macro_rules! version {
             for index in 0..maps.buckets.len() {
                 maps.buckets.set(index, Bucket::zeroed(), 0)?;
             }
-            for index in 0..maps.slots.len() {
+            for (index, _) in slots_in_use(&maps.slots)? {
                 maps.slots.set(index, Slot::zeroed(), 0)?;
             }
             clear!(maps.remapped);
