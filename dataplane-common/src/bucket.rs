@@ -4,9 +4,10 @@
 //! A bucket says by tags which flows it has, in a cache line; the flows themselves lie in an array of slots, eight
 //! by eight. Who looks for a flow that is not there never touches a slot.
 //!
-//! A flow has a favourite way in its bucket, where it mostly is; its tag tells if so. Flows that have not proved to be real give way to new ones, the oldest of their bucket first; a flood of them reaches no
-//! others. Those that have proved it are kept, up to six of a bucket. More of them go to a hash table behind
-//! (`SPILLED`), which is asked only for buckets that have ever sent one there.
+//! A flow has a favourite way in its bucket, where it mostly is; its tag tells if so. Flows that have not proved to
+//! be real give way to new ones, the oldest of their bucket first; a flood of them reaches no others. Those that
+//! have proved it are kept, up to six of a bucket. More of them go to a hash table behind (`SPILLED`), which is
+//! asked only for buckets that have ever sent one there.
 
 use core::hint::black_box;
 

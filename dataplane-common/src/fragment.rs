@@ -21,7 +21,6 @@ use crate::{
     parse::{Parsed, transport},
     reason::Reason,
     reply::Reply,
-    settings::Admission,
     tables::{TableFull, Tables},
 };
 
@@ -311,7 +310,7 @@ pub fn piece<F: Family, P: Packet, T: Tables<F>>(
     ingress: u32,
 ) -> Result<Piece<F::Address>, Reason> {
     let settings = tables.settings().ok_or(Reason::Admission)?;
-    if settings.admission != Admission::Direct as u32 || packet.vlan_id() != 0 {
+    if !settings.is_direct() || packet.vlan_id() != 0 {
         return Err(Reason::Fragment);
     }
     let mut piece = F::parse_fragment(packet, P::L3)?;

@@ -20,7 +20,7 @@ use crate::{
     parse::l4,
     reason::Reason,
     reply::{Reply, renew_route},
-    settings::{Admission, Settings},
+    settings::Settings,
     tables::Tables,
 };
 
@@ -237,7 +237,7 @@ pub fn reply_error<F: Family, P: Packet, T: Tables<F>>(
 fn direct_settings<F: Family, T: Tables<F>>(tables: &T) -> Result<&Settings, Reason> {
     tables
         .settings()
-        .filter(|settings| settings.admission == Admission::Direct as u32)
+        .filter(|settings| settings.is_direct())
         .ok_or(Reason::Icmp)
 }
 

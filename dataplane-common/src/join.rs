@@ -71,8 +71,7 @@ impl<F: Family> Candidate<'_, F> {
     pub(crate) fn join<T: Tables<F>>(&self, tables: &T) -> Result<Joined, Reason> {
         let own_port = self.parsed.ports.source;
         let mut key = self.key(own_port);
-        let is_direct = self.settings.admission == Admission::Direct as u32;
-        if !is_direct
+        if !self.settings.is_direct()
             && self.parsed.flags.any(TcpFlags::FIN | TcpFlags::RST)
             && self.end_of_ours(tables, &key)
         {
@@ -343,7 +342,7 @@ impl<F: Family> Candidate<'_, F> {
         if !tables.is_local(&self.parsed.network.destination) {
             return Err(Reason::NotLocal);
         }
-        let is_direct = self.settings.admission == Admission::Direct as u32;
+        let is_direct = self.settings.is_direct();
         // Where the kernel is asked it knows the connection, or what else to make of the segment.
         let begins = if is_direct {
             self.parsed.flags.opens()
@@ -393,7 +392,7 @@ impl<F: Family> Candidate<'_, F> {
         } else {
             State::first(network.protocol)
         };
-        let marks = if self.settings.admission == Admission::Direct as u32 {
+        let marks = if self.settings.is_direct() {
             Flow::<F::Address>::BEGUN_HERE
         } else {
             0

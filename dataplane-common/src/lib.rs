@@ -55,7 +55,7 @@ pub mod lease;
 pub mod packet;
 pub mod parse;
 #[cfg(feature = "user")]
-mod pod;
+pub mod pod;
 pub mod published;
 pub mod reason;
 pub mod registry;

@@ -1,5 +1,7 @@
 //! The map types as aya's typed maps want them.
 
+use core::hash::Hash;
+
 use aya::Pod;
 
 use crate::{
@@ -12,50 +14,53 @@ use crate::{
     settings::{Settings, XdpInterface},
 };
 
+/// An address of one of the two IP versions: what has one in it is laid out with the two in mind.
+///
+/// # Safety
+///
+/// The types below have no padding with it; their sizes are asserted where they are defined.
+pub unsafe trait IpAddress: Pod + Eq + Hash {}
+
+// SAFETY: see the assertions.
+unsafe impl IpAddress for Be32 {}
+// SAFETY: the same.
+unsafe impl IpAddress for Ip6 {}
+
 macro_rules! pod {
-    ($($type:ty),+ $(,)?) => {
+    ($($type:ident $(<$address:ident>)?),+ $(,)?) => {
         $(
             // SAFETY: `repr(C)` or transparent, made of integers and arrays of them, all padding
             // written out (the sizes are asserted where the types are defined), any bytes are valid.
-            unsafe impl Pod for $type {}
+            unsafe impl$(<$address: IpAddress>)? Pod for $type$(<$address>)? {}
         )+
     };
 }
 
 // SAFETY: as for `Pod`.
-unsafe impl bytemuck::NoUninit for Slot<Be32> {}
-// SAFETY: the same.
-unsafe impl bytemuck::NoUninit for Slot<Ip6> {}
+unsafe impl<A: IpAddress> bytemuck::NoUninit for Slot<A> {}
 
 pod!(
     Backend,
     Bucket,
     Be16,
     Be32,
-    BoundPort<Be32>,
-    BoundPort<Ip6>,
+    BoundPort<A>,
     Datagram,
-    Flow<Be32>,
-    Flow<Ip6>,
-    FlowKey<Be32>,
-    FlowKey<Ip6>,
-    FragmentKey<Be32>,
-    FragmentKey<Ip6>,
+    Flow<A>,
+    FlowKey<A>,
+    FragmentKey<A>,
     Held,
-    HeldKey<Be32>,
-    HeldKey<Ip6>,
+    HeldKey<A>,
     Hook,
     HookKey,
     Ip6,
-    OuterTuple<Be32>,
-    OuterTuple<Ip6>,
+    OuterTuple<A>,
     PortNotes,
     PortSlot,
     Record,
     Row,
     Settings,
-    Slot<Be32>,
-    Slot<Ip6>,
+    Slot<A>,
     XdpInterface,
     Traffic,
 );

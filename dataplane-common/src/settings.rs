@@ -61,6 +61,12 @@ impl Settings {
     /// In [`xdp`](Self::xdp): TCP.
     pub const XDP_TCP: u32 = 2;
 
+    /// Whether the published-port map alone admits flows.
+    #[inline(always)]
+    pub fn is_direct(&self) -> bool {
+        self.admission == Admission::Direct as u32
+    }
+
     /// Whether XDP is to translate a protocol. Any but TCP counts as UDP.
     #[inline(always)]
     pub fn is_for_xdp(&self, protocol: IpProtocol) -> bool {

@@ -16,9 +16,9 @@ pub fn seconds() -> u32 {
     let tick = unsafe { bpf_jiffies64() } as u32;
     // SAFETY: the entry is a single aligned word, whole whenever it is read or written, and what every CPU
     // writes there is true.
-    let (known_tick, known_seconds) = split(unsafe { known.read_volatile() });
-    if known_tick == tick {
-        return known_seconds;
+    let word = unsafe { known.read_volatile() };
+    if (word >> 32) as u32 == tick {
+        return word as u32;
     }
     let seconds = ask();
     // SAFETY: as above.
@@ -29,18 +29,16 @@ pub fn seconds() -> u32 {
 /// The clock, in milliseconds.
 #[inline(always)]
 pub fn milliseconds() -> u32 {
-    // SAFETY: the helper has no preconditions.
-    clock::milliseconds(unsafe { bpf_ktime_get_coarse_ns() }) as u32
-}
-
-/// Tick and second, as they are kept.
-#[inline(always)]
-fn split(word: u64) -> (u32, u32) {
-    ((word >> 32) as u32, word as u32)
+    clock::milliseconds(nanoseconds()) as u32
 }
 
 #[inline(always)]
 fn ask() -> u32 {
+    clock::seconds(nanoseconds()) as u32
+}
+
+#[inline(always)]
+fn nanoseconds() -> u64 {
     // SAFETY: the helper has no preconditions.
-    clock::seconds(unsafe { bpf_ktime_get_coarse_ns() }) as u32
+    unsafe { bpf_ktime_get_coarse_ns() }
 }

@@ -255,6 +255,7 @@ impl<F: FamilyMaps + Routing, H: Hook> Tables<F> for Kernel<H> {
 
     #[inline(always)]
     fn flow(&self, key: &FlowKey<F::Address>) -> Option<impl DerefMut<Target = Flow<F::Address>>> {
+        // XDP is for speed, and its program has stack to spare. A call is what takes time there.
         let flow = if H::IS_SEEN_AGAIN {
             flows::find_inline::<F>(key)
         } else {

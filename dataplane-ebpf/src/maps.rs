@@ -127,7 +127,10 @@ pub trait FamilyMaps: Family {
 
 /// Declares a family's maps.
 macro_rules! family_maps {
-    ($family:ty, $address:ty, $less:expr, $ports:ident, $bound_ports:ident, $port_notes:ident, $local:ident, $last_local:ident, $routes:ident, $buckets:ident, $bucket_count:ident, $slots:ident, $spilled:ident, $remapped:ident, $foreign:ident, $datagrams:ident, $held:ident) => {
+    ($family:ty, $address:ty, $less:expr, $ports:ident, $bound_ports:ident, $port_notes:ident,
+     $local:ident, $last_local:ident, $routes:ident, $buckets:ident, $bucket_count:ident,
+     $slots:ident, $spilled:ident, $remapped:ident, $foreign:ident, $datagrams:ident,
+     $held:ident) => {
         #[map]
         pub static $ports: Array<PortSlot> = Array::with_max_entries(PORT_SLOTS, 0);
 

@@ -2,10 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use dataplane_common::headers::{Be32, Ip6};
+use dataplane_common::{
+    headers::{Be32, Ip6},
+    pod::IpAddress,
+};
 
 /// An address of one IP version as the maps have it.
-pub trait Address: aya::Pod + Eq + std::hash::Hash {
+pub trait Address: IpAddress {
     /// From an address of this version; none of the other.
     fn from_ip(ip: IpAddr) -> Option<Self>;
 

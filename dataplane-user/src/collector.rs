@@ -6,7 +6,6 @@
 
 use std::{
     borrow::BorrowMut,
-    hash::Hash,
     sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel},
     thread,
     time::Duration,
@@ -19,6 +18,7 @@ use aya::{
 };
 use dataplane_common::{
     flow::{Flow, FlowKey},
+    pod::IpAddress,
     published::Backend,
     state::Timeouts,
 };
@@ -126,16 +126,12 @@ fn pause(busy: Duration) -> Duration {
 /// # Errors
 ///
 /// The kernel refuses.
-pub fn sweep<A>(
+pub fn sweep<A: IpAddress>(
     flows: &mut HashMap<impl BorrowMut<MapData>, FlowKey<A>, Flow<A>>,
     backends: &Array<MapData, Backend>,
     timeouts: Timeouts,
     is_wanted: impl Fn() -> bool,
-) -> anyhow::Result<Sweep>
-where
-    FlowKey<A>: Pod + Eq + Hash,
-    Flow<A>: Pod,
-{
+) -> anyhow::Result<Sweep> {
     let start = cpu_time()?;
     let mut sweep = Sweep::default();
     let mut liveness = Liveness::of(backends, timeouts)?;

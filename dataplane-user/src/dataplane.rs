@@ -19,6 +19,7 @@ use dataplane_common::{
     flow::{Flow, FlowKey, OuterTuple},
     headers::{Be16, Be32, Ip6, Mac},
     layout::{LESS_V6, MAX_XDP_INTERFACES, buckets, constants, maps, programs, slots, spilled},
+    pod::IpAddress,
     published::{Backend, BoundPort, PORT_SLOTS, PortNotes, PortSlot, Traffic},
     reason::Counter,
     registry::{Hook, HookKey, Record, Row},
@@ -64,15 +65,7 @@ pub struct Dataplane {
 }
 
 /// The maps that an IP version with addresses `A` has for itself.
-pub struct FamilyMaps<A>
-where
-    BoundPort<A>: Pod,
-    Slot<A>: Pod,
-    A: Pod,
-    FlowKey<A>: Pod,
-    Flow<A>: Pod,
-    OuterTuple<A>: Pod,
-{
+pub struct FamilyMaps<A: IpAddress> {
     /// Ports published on all addresses.
     pub ports: Array<MapData, PortSlot>,
     /// Ports published on single addresses.
@@ -93,15 +86,7 @@ where
     pub foreign: HashMap<MapData, OuterTuple<A>, u32>,
 }
 
-impl<A> FamilyMaps<A>
-where
-    BoundPort<A>: Pod,
-    Slot<A>: Pod,
-    A: Pod,
-    FlowKey<A>: Pod,
-    Flow<A>: Pod,
-    OuterTuple<A>: Pod,
-{
+impl<A: IpAddress> FamilyMaps<A> {
     fn open(instance: &Instance, names: &maps::FamilyMaps) -> anyhow::Result<Self> {
         Ok(Self {
             ports: open(instance, names.ports, Some(PORT_SLOTS))?,

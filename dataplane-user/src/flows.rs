@@ -1,13 +1,9 @@
 //! All flows of an IP version, wherever the programs keep them.
 
-use std::hash::Hash;
-
 use anyhow::Context as _;
-use aya::Pod;
 use dataplane_common::{
-    bucket::Slot,
-    flow::{Flow, FlowKey, OuterTuple},
-    published::BoundPort,
+    flow::{Flow, FlowKey},
+    pod::IpAddress,
 };
 
 use crate::{batch::Batches, dataplane::FamilyMaps};
@@ -18,18 +14,10 @@ use crate::{batch::Batches, dataplane::FamilyMaps};
 /// # Errors
 ///
 /// The kernel refuses, or those of `visit`.
-pub fn visit<A>(
+pub fn visit<A: IpAddress>(
     maps: &FamilyMaps<A>,
     mut visit: impl FnMut(&FlowKey<A>, &Flow<A>) -> anyhow::Result<()>,
-) -> anyhow::Result<()>
-where
-    A: Pod,
-    BoundPort<A>: Pod,
-    Slot<A>: Pod,
-    FlowKey<A>: Pod + Eq + Hash,
-    Flow<A>: Pod,
-    OuterTuple<A>: Pod,
-{
+) -> anyhow::Result<()> {
     const READING: &str = "cannot read the flows";
     let mut slots = Batches::default();
     while let Some(batch) = slots.read(&maps.slots).context(READING)? {

@@ -7,12 +7,10 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use anyhow::Context as _;
-use aya::Pod;
 use dataplane_common::{
-    bucket::Slot,
-    flow::{Flow, FlowKey, OuterTuple},
+    flow::OuterTuple,
     headers::{Be16, IpProtocol},
-    published::{BoundPort, PortNotes, port_slot},
+    published::{PortNotes, port_slot},
 };
 
 use crate::{
@@ -87,15 +85,7 @@ fn foreign_tuple(entry: &Entry) -> Option<Tuple> {
 }
 
 /// Notes a tuple if it is of this family.
-fn note<A>(maps: &mut FamilyMaps<A>, tuple: &Tuple, now: u32) -> anyhow::Result<()>
-where
-    A: Address,
-    BoundPort<A>: Pod,
-    Slot<A>: Pod,
-    FlowKey<A>: Pod,
-    Flow<A>: Pod,
-    OuterTuple<A>: Pod,
-{
+fn note<A: Address>(maps: &mut FamilyMaps<A>, tuple: &Tuple, now: u32) -> anyhow::Result<()> {
     let (Some(client), Some(host)) = (
         A::from_ip(tuple.source.ip()),
         A::from_ip(tuple.destination.ip()),

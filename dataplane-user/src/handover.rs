@@ -4,14 +4,11 @@
 //! from the wrong port, and what its client sends would be picked up in mid-conversation at best. With an
 //! entry of its own it goes on as if netfilter had translated it from the start.
 
-use std::{collections::HashSet, fmt, hash::Hash, net::SocketAddr};
+use std::{collections::HashSet, fmt, net::SocketAddr};
 
-use aya::Pod;
 use dataplane_common::{
-    bucket::Slot,
-    flow::{Flow, FlowKey, OuterTuple},
+    flow::{Flow, FlowKey},
     headers::{Be16, IpProtocol},
-    published::BoundPort,
     state::State,
 };
 use nix::errno::Errno;
@@ -158,19 +155,11 @@ impl HandedOver {
     }
 }
 
-fn live_entries<A>(
+fn live_entries<A: Address>(
     dataplane: &Dataplane,
     maps: &FamilyMaps<A>,
     tell: Tell,
-) -> anyhow::Result<Vec<Entry>>
-where
-    A: Address,
-    BoundPort<A>: Pod,
-    Slot<A>: Pod,
-    FlowKey<A>: Pod + Eq + Hash,
-    Flow<A>: Pod,
-    OuterTuple<A>: Pod,
-{
+) -> anyhow::Result<Vec<Entry>> {
     let timeouts = dataplane.read_settings()?.timeouts;
     let mut liveness = Liveness::of(&dataplane.backends, timeouts)?;
     let mut entries = Vec::new();

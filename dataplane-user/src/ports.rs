@@ -3,13 +3,11 @@
 use std::net::IpAddr;
 
 use anyhow::{Context as _, bail};
-use aya::{
-    Pod,
-    maps::{Array, HashMap, MapData, MapError},
-};
+use aya::maps::{Array, HashMap, MapData, MapError};
 use dataplane_common::{
     headers::{Be16, Be32, Ip6, IpProtocol},
     layout::MAX_BOUND_PORTS,
+    pod::IpAddress,
     published::{BoundPort, PortSlot, port_slot},
 };
 
@@ -101,10 +99,7 @@ impl<'a> Slots<'a, Ip6> {
     }
 }
 
-impl<A: Address> Slots<'_, A>
-where
-    BoundPort<A>: Pod,
-{
+impl<A: Address> Slots<'_, A> {
     fn publish(&mut self, number: u32, publication: &Publication) -> anyhow::Result<()> {
         let protocol = protocol_number(publication.protocol);
         self.change(publication, |bound_ports, (port, container_port), old| {
@@ -174,14 +169,11 @@ where
 }
 
 /// Removes a port of a single address if it leads to the backend of this number.
-fn remove_bound<A>(
+fn remove_bound<A: IpAddress>(
     bound_ports: &mut HashMap<MapData, BoundPort<A>, PortSlot>,
     key: &BoundPort<A>,
     number: u32,
-) -> anyhow::Result<()>
-where
-    BoundPort<A>: Pod,
-{
+) -> anyhow::Result<()> {
     match bound_ports.get(key, 0) {
         Ok(slot) if slot.backend() == number => bound_ports
             .remove(key)

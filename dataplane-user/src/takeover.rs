@@ -6,21 +6,21 @@
 //! comes by the slow path later, the same client with the same port for one, finds conntrack as if none of this
 //! had been.
 
-use std::{hash::Hash, net::SocketAddr};
+use std::net::SocketAddr;
 
 use anyhow::Context as _;
 use aya::{
-    Pod, TestRun as _,
+    TestRun as _,
     programs::{SchedClassifier, TestRunOptions},
 };
-use bytemuck::{NoUninit, Zeroable};
+use bytemuck::Zeroable;
 use dataplane_common::{
     adoption::Adoption,
     bucket::Slot,
     flow::{Flow, FlowKey, OuterTuple},
     headers::{Be16, Be32, EtherType, Ethernet, Ip6, IpProtocol},
     layout::programs,
-    published::{BoundPort, PortNotes, port_slot},
+    published::{PortNotes, port_slot},
     settings::Admission,
     state::{State, Timeouts},
 };
@@ -162,15 +162,7 @@ impl Adopter {
         entry: &Entry,
         row: &Row,
         state: State,
-    ) -> anyhow::Result<bool>
-    where
-        BoundPort<A>: Pod,
-        Slot<A>: Pod,
-        FlowKey<A>: Pod + Eq + Hash,
-        Flow<A>: Pod,
-        OuterTuple<A>: Pod,
-        Slot<A>: NoUninit,
-    {
+    ) -> anyhow::Result<bool> {
         let Some(mut slot) = self.slot::<A>(entry, row, state) else {
             return Ok(false);
         };
@@ -234,14 +226,7 @@ impl Adopter {
 }
 
 /// Notes under which port the container sees a flow's client.
-fn remap<A: Address>(maps: &mut FamilyMaps<A>, slot: &Slot<A>) -> anyhow::Result<()>
-where
-    BoundPort<A>: Pod,
-    Slot<A>: Pod,
-    FlowKey<A>: Pod,
-    Flow<A>: Pod,
-    OuterTuple<A>: Pod,
-{
+fn remap<A: Address>(maps: &mut FamilyMaps<A>, slot: &Slot<A>) -> anyhow::Result<()> {
     let (key, flow) = (&slot.key, &slot.flow);
     let tuple = OuterTuple {
         client: key.client,

@@ -30,6 +30,7 @@
 //! | [`fuzz`] | what has to hold of any text a user gives |
 //! | [`harness`] | runs a test file |
 //! | [`requirement`], [`kernel`] | what a machine may lack; which kernel it has |
+//! | [`setting`] | what the environment says |
 //! | [`wait`] | waiting for conditions |
 //! | [`interrupt`] | Ctrl-C |
 //! | [`differential`] | portway against the kernel, by random traffic in two labs |
@@ -61,6 +62,7 @@ pub mod report;
 pub mod requirement;
 pub mod rig;
 pub mod scenarios;
+pub mod setting;
 pub mod stage;
 pub mod tracer;
 pub mod tun;

@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashSet,
-    env, fs,
+    fs,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
     process::ExitCode,
     sync::atomic::{AtomicBool, Ordering},
@@ -23,6 +23,7 @@ use portway_tests::{
     packets::{Link, icmp_error, segment},
     portway::Portway,
     raw::Datagram,
+    setting::setting,
     wait::{self, PATIENCE},
 };
 
@@ -87,15 +88,9 @@ struct Established {
 }
 
 fn survive() -> Result<()> {
-    let seconds = match env::var("PORTWAY_ATTACK_SECONDS") {
-        Ok(text) => text.parse().context("PORTWAY_ATTACK_SECONDS")?,
-        Err(_) => SECONDS,
-    };
+    let seconds = setting("PORTWAY_ATTACK_SECONDS")?.unwrap_or(SECONDS);
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-    let seed = match env::var("PORTWAY_SEED") {
-        Ok(text) => text.parse().context("PORTWAY_SEED")?,
-        Err(_) => now.as_millis() as u64,
-    };
+    let seed = setting("PORTWAY_SEED")?.unwrap_or(now.as_millis() as u64);
     println!("PORTWAY_SEED={seed}, {seconds} s each");
     let mut random = Rng::with_seed(seed);
     let lab = Lab::new()?;

@@ -3,11 +3,9 @@
 
 use std::{
     collections::HashMap,
-    env,
     mem::{Discriminant, discriminant},
     net::{SocketAddr, UdpSocket},
     process::ExitCode,
-    str::FromStr,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -29,6 +27,7 @@ use portway_tests::{
     lab::{CLIENTS, EXTERNAL, HOST, Lab},
     portway::Portway,
     process::Finished,
+    setting::setting,
     tracer::{self, End},
     wait::{self, PATIENCE},
 };
@@ -313,15 +312,6 @@ fn ask(is_over: &AtomicBool) -> Result<u64> {
         }
     }
     Ok(asked)
-}
-
-fn setting<T: FromStr>(name: &str) -> Result<Option<T>>
-where
-    T::Err: std::error::Error + Send + Sync + 'static,
-{
-    let text = env::var(name).ok();
-    text.map(|text| text.parse().with_context(|| name.to_owned()))
-        .transpose()
 }
 
 fn two_at_once() -> Result<()> {

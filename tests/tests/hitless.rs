@@ -18,6 +18,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use portway_tests::{
     container::Container,
+    daemon::Daemon,
     docker::{self, Docker},
     footprint::Footprint,
     harness::{self, Test},
@@ -25,6 +26,7 @@ use portway_tests::{
     live::{Amount, Live, Route},
     netns::Netns,
     portway::{self, Portway},
+    setting::setting,
     wait::{self, PATIENCE},
 };
 
@@ -121,9 +123,7 @@ fn run_started_anew() -> Result<()> {
         wait_active(&portway)?;
         play.begin_rest()?;
         play.ensure_fast(&portway)?;
-        let footprint = Footprint::of(&lab.host)?;
-        portway.interrupt(&run)?;
-        footprint.wait_gone(&lab.host)
+        end_run(&lab, &portway, &run)
     })?;
     play.end("run started anew")
 }
@@ -176,16 +176,10 @@ fn dockerd_restarted() -> Result<()> {
         wait_active(&portway)?;
     }
     play.begin_rest()?;
-    play.cycles(|_, _| {
-        docker.down()?;
-        dwell();
-        docker.up(&lab.host)
-    })?;
+    play.cycles(|_, _| restart(&mut docker, &lab))?;
     if let Some(run) = run {
         play.ensure_fast(&portway)?;
-        let footprint = Footprint::of(&lab.host)?;
-        portway.interrupt(&run)?;
-        footprint.wait_gone(&lab.host)?;
+        end_run(&lab, &portway, &run)?;
     }
     play.end("dockerd restarted, with live-restore")
 }
@@ -212,18 +206,26 @@ fn dockerd_restarted_without_live_restore() -> Result<()> {
         publish(&portway, container.address)?;
     }
     play.begin_rest()?;
-    play.cycles(|_, _| {
-        docker.down()?;
-        dwell();
-        docker.up(&lab.host)
-    })?;
+    play.cycles(|_, _| restart(&mut docker, &lab))?;
     if let Some(run) = run {
         play.ensure_fast(&portway)?;
-        let footprint = Footprint::of(&lab.host)?;
-        portway.interrupt(&run)?;
-        footprint.wait_gone(&lab.host)?;
+        end_run(&lab, &portway, &run)?;
     }
     play.end("dockerd restarted, without live-restore")
+}
+
+/// Has a daemon end, and some time later one like it.
+fn restart(docker: &mut Docker, lab: &Lab) -> Result<()> {
+    docker.down()?;
+    dwell();
+    docker.up(&lab.host)
+}
+
+/// Ends a `run` that has loaded, of which nothing is to be left.
+fn end_run(lab: &Lab, portway: &Portway<'_>, run: &Daemon) -> Result<()> {
+    let footprint = Footprint::of(&lab.host)?;
+    portway.interrupt(run)?;
+    footprint.wait_gone(&lab.host)
 }
 
 /// Cycles under live traffic.
@@ -276,10 +278,7 @@ impl Play {
 
     /// Plays `cycle` as often as is wanted, at random distances.
     fn cycles(&mut self, mut cycle: impl FnMut(&mut Self, u32) -> Result<()>) -> Result<()> {
-        let cycles = match env::var("PORTWAY_HITLESS_CYCLES") {
-            Ok(cycles) => cycles.parse().context("PORTWAY_HITLESS_CYCLES")?,
-            Err(_) => CYCLES,
-        };
+        let cycles = setting("PORTWAY_HITLESS_CYCLES")?.unwrap_or(CYCLES);
         let start = Instant::now();
         for number in 0..cycles {
             cycle(self, number).with_context(|| format!("cycle {number}"))?;

@@ -1,13 +1,8 @@
 //! `portway flows`.
 
-use std::{hash::Hash, net::SocketAddr};
+use std::net::SocketAddr;
 
-use aya::Pod;
-use dataplane_common::{
-    bucket::Slot,
-    flow::{Flow, FlowKey, OuterTuple},
-    published::BoundPort,
-};
+use dataplane_common::flow::{Flow, FlowKey};
 use serde::Serialize;
 
 use super::{args::OutputArgs, table};
@@ -86,14 +81,7 @@ fn visit_live<A: Address>(
     maps: &FamilyMaps<A>,
     liveness: &mut Liveness<'_>,
     visit: &mut impl FnMut(FlowLine),
-) -> anyhow::Result<()>
-where
-    BoundPort<A>: Pod,
-    Slot<A>: Pod,
-    FlowKey<A>: Pod + Eq + Hash,
-    Flow<A>: Pod,
-    OuterTuple<A>: Pod,
-{
+) -> anyhow::Result<()> {
     flows::visit(maps, |key, flow| {
         if !liveness.is_over(flow)?
             && let Some(line) = line(key, flow, liveness.now())

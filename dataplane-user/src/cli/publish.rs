@@ -93,8 +93,9 @@ pub fn parse(spec: &str) -> anyhow::Result<Publication> {
     Spec::parse(spec).map_err(|error| UsageError(anyhow!(error)).into())
 }
 
-/// Refuses ports that there is no room for, and a port that is taken, by a publication or by a socket of the host, in Docker's words. The same
-/// publication once more is an attempt to find its container again, if that is what it waits for.
+/// Refuses ports that there is no room for, and a port that is taken, by a publication or by a socket of the host,
+/// in Docker's words. The same publication once more is an attempt to find its container again, if that is what
+/// it waits for.
 pub fn check_free(publication: &Publication, rows: &[Row]) -> anyhow::Result<()> {
     let there: Vec<_> = rows
         .iter()

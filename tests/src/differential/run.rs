@@ -18,6 +18,7 @@ use super::{
     shrink::{again, shrink},
     story::{Story, Version},
 };
+use crate::setting::setting;
 
 /// How many flows are played, [`FLOWS`] if it is not set.
 pub const FLOWS_VARIABLE: &str = "PORTWAY_DIFFERENTIAL_FLOWS";
@@ -76,20 +77,13 @@ impl Run {
     /// # Errors
     /// A variable makes no sense.
     pub fn chosen(admission: Admission) -> Result<Self> {
-        let number = |variable: &str| {
-            let text = env::var(variable).ok();
-            let number = text.map(|text| text.replace('_', "").parse::<u64>());
-            number
-                .transpose()
-                .with_context(|| format!("{variable} is no number"))
-        };
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
         let story = env::var(STORY_VARIABLE).ok();
         let story = story.map(|story| serde_json::from_str(&story));
         Ok(Self {
-            flows: number(FLOWS_VARIABLE)?.unwrap_or(FLOWS),
-            seed: number(SEED_VARIABLE)?.unwrap_or(now.as_millis() as u64),
-            kinds: number(KINDS_VARIABLE)?.unwrap_or(KINDS),
+            flows: setting(FLOWS_VARIABLE)?.unwrap_or(FLOWS),
+            seed: setting(SEED_VARIABLE)?.unwrap_or(now.as_millis() as u64),
+            kinds: setting(KINDS_VARIABLE)?.unwrap_or(KINDS),
             story: story
                 .transpose()
                 .with_context(|| format!("{STORY_VARIABLE} is no story"))?,

@@ -1,10 +1,7 @@
 //! The rig's maps, and a [`World`] that holds the same.
 
 use anyhow::Result;
-use aya::{
-    Pod,
-    maps::{Array, Map, MapData, MapError},
-};
+use aya::maps::{Array, Map, MapData, MapError};
 use bytemuck::Zeroable;
 use dataplane_common::{
     bucket::{Bucket, Slot},
@@ -12,6 +9,7 @@ use dataplane_common::{
     flow::Flow,
     headers::{Be16, Be32, Ip6, IpProtocol},
     layout::maps,
+    pod::IpAddress,
     published::{Backend, BoundPort, PortSlot, port_slot},
     reason::Reason,
     settings::Settings,
@@ -183,10 +181,7 @@ impl Tables {
 }
 
 /// The slots with flows, and their numbers.
-fn slots_in_use<A>(slots: &Array<MapData, Slot<A>>) -> Result<Vec<(u32, Slot<A>)>>
-where
-    Slot<A>: Pod,
-{
+fn slots_in_use<A: IpAddress>(slots: &Array<MapData, Slot<A>>) -> Result<Vec<(u32, Slot<A>)>> {
     let mut found = Vec::new();
     let mut batches = Batches::default();
     while let Some(batch) = batches.read(slots)? {

@@ -4,9 +4,7 @@
 //! packet by packet, flows now and then. `PORTWAY_PACKETS` says how many packets, `PORTWAY_SEED` which.
 
 use std::{
-    env,
     process::ExitCode,
-    str::FromStr,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -29,6 +27,7 @@ use portway_tests::{
     lab::Lab,
     portway::Portway,
     rig::{self, EXTERNAL_MAC, Made, PASS, Program, REDIRECT, Rig, Version, clock},
+    setting::setting,
 };
 
 use traffic::{Random, Sent, next};
@@ -82,15 +81,6 @@ fn compare() -> Result<()> {
         );
         Ok(())
     })
-}
-
-fn setting<T: FromStr>(name: &str) -> Result<Option<T>>
-where
-    T::Err: std::error::Error + Send + Sync + 'static,
-{
-    let text = env::var(name).ok();
-    text.map(|text| text.parse().with_context(|| name.to_owned()))
-        .transpose()
 }
 
 /// Programs and core, with what each remembers.
