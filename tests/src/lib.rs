@@ -22,6 +22,7 @@
 //! | [`iptables`] | netfilter's counters |
 //! | [`portway`] | the program under test |
 //! | [`footprint`] | what it has in the kernel |
+//! | [`memory`] | what processes and maps take |
 //! | [`rig`] | its programs, run on single packets |
 //! | [`stage`] | plays a scenario without and with portway, and compares |
 //! | [`pass`] | the checks of one such pass |
@@ -33,6 +34,7 @@
 //! | [`setting`] | what the environment says |
 //! | [`wait`] | waiting for conditions |
 //! | [`interrupt`] | Ctrl-C |
+//! | [`soak`] | everything at once, for long, and every packet accounted for |
 //! | [`differential`] | portway against the kernel, by random traffic in two labs |
 
 pub mod conntrack;
@@ -52,6 +54,7 @@ pub mod iptables;
 pub mod kernel;
 pub mod lab;
 pub mod live;
+pub mod memory;
 pub mod netns;
 pub mod packets;
 pub mod pass;
@@ -63,6 +66,7 @@ pub mod requirement;
 pub mod rig;
 pub mod scenarios;
 pub mod setting;
+pub mod soak;
 pub mod stage;
 pub mod tracer;
 pub mod tun;
