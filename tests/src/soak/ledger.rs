@@ -153,6 +153,8 @@ pub struct Ledger {
     by_hand: Vec<(u32, Span)>,
     /// When the kernel has admitted flows.
     kernel: Times,
+    /// When the ports that are published by hand were taken back.
+    taken_back: Times,
     disturbed: HashMap<Party, Times>,
     denied: HashMap<Party, Times>,
     events: Vec<(Duration, String)>,
@@ -160,6 +162,8 @@ pub struct Ledger {
     pub connections: Connections,
     /// Drops that could not be told.
     pub untold: u64,
+    /// Answers from elsewhere that were under way when their port went to somebody else.
+    pub astray: u64,
     failures: Vec<String>,
     /// When the first datagram was sent that something is wrong with.
     offence: Option<Duration>,
@@ -177,11 +181,13 @@ impl Ledger {
             servers: HashMap::new(),
             by_hand: Vec::new(),
             kernel: Times::default(),
+            taken_back: Times::default(),
             disturbed: HashMap::new(),
             denied: HashMap::new(),
             events: Vec::new(),
             connections: Connections::default(),
             untold: 0,
+            astray: 0,
             failures: Vec::new(),
             offence: None,
         };
@@ -254,9 +260,16 @@ impl Ledger {
         self.by_hand.push((server, Span { from, until: None }));
     }
 
+    /// They begin to be taken from it.
+    pub fn take_back(&mut self) {
+        let now = self.now();
+        self.taken_back.begin(now);
+    }
+
     /// It has them no more.
     pub fn end_by_hand(&mut self) {
         let now = self.now();
+        self.taken_back.end(now);
         if let Some((_, span)) = self.by_hand.last_mut() {
             span.until.get_or_insert(now);
         }
@@ -388,9 +401,15 @@ impl Ledger {
         ask.answers = ask.answers.saturating_add(1);
         let times = ask.answers;
         let target = self.flows[stamp.flow as usize].target;
-        if times > 1 || from != target {
-            let what = format!("has been answered {times} times, from {from}");
-            self.offend(stamp, &what);
+        if times > 1 {
+            self.offend(stamp, &format!("has been answered {times} times"));
+        }
+        if from != target {
+            if self.has_changed(stamp) {
+                self.astray += 1;
+            } else {
+                self.offend(stamp, &format!("has been answered from {from}"));
+            }
         }
     }
 
@@ -502,6 +521,18 @@ impl Ledger {
             }
         }
         sums
+    }
+
+    /// Whether a datagram's port has gone to somebody else, or to nobody, since it was sent. Its answer, if it was under
+    /// way then, leaves as the container's own datagram, with what the host's masquerading makes of its source.
+    fn has_changed(&self, stamp: Stamp) -> bool {
+        let flow = &self.flows[stamp.flow as usize];
+        let sent = flow.asks[stamp.sequence as usize].sent;
+        let lane = self.lanes[flow.lane];
+        match lane.holder {
+            Holder::ByHand => self.taken_back.overlap(sent, self.now()),
+            _ => self.is_disturbed(lane, flow.client.ip(), sent, self.now()),
+        }
     }
 
     fn stamp(&self, flow: u32, sequence: u32) -> Stamp {
@@ -627,5 +658,92 @@ impl fmt::Display for Sums {
             dropped(&self.answers_dropped),
             self.answers_open
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLIENT: ([u8; 4], u16) = ([10, 99, 0, 2], 10_000);
+    const CONTAINER: u32 = 1;
+
+    /// A datagram to a container that is there, of which nothing is known yet, and the port that it is for.
+    fn one() -> (Ledger, Stamp, u16) {
+        let mut ledger = Ledger::new(1);
+        ledger.add_server(CONTAINER, Holder::Steady(0));
+        ledger.calm(Party::Of(Holder::Steady(0)));
+        let lane = ledger
+            .lanes
+            .iter()
+            .position(|lane| lane.holder == Holder::Steady(0));
+        let lane = lane.unwrap_or_default();
+        let target = ledger.lane(lane).target(0);
+        let flow = ledger.begin_flow(lane, CLIENT.into(), target);
+        let stamp = ledger.ask(flow);
+        let port = ledger.lane(lane).port;
+        (ledger, stamp, port)
+    }
+
+    #[test]
+    fn what_comes_and_is_answered_from_where_it_went_is_in_order() -> Result<()> {
+        let (mut ledger, stamp, port) = one();
+        ledger.came(stamp, CONTAINER, port);
+        ledger.answered(stamp);
+        let answer = Stamp {
+            server: CONTAINER,
+            ..stamp
+        };
+        assert!(!ledger.is_complete());
+        ledger.received(answer, ledger.flows[0].target);
+        ledger.close();
+        assert!(ledger.is_complete());
+        ledger.ensure_no_failure()?;
+        ledger.received(answer, CLIENT.into());
+        assert!(ledger.ensure_no_failure().is_err(), "from elsewhere, again");
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_dropped_needs_a_reason() -> Result<()> {
+        let (mut ledger, stamp, _) = one();
+        ledger.lost(stamp, "NO_SOCKET");
+        ledger.close();
+        ledger.ensure_no_failure()?;
+        assert_eq!(ledger.sums().dropped["NO_SOCKET"], 1);
+        let (mut ledger, ..) = one();
+        ledger.close();
+        assert!(ledger.ensure_no_failure().is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn nobody_gets_what_is_anothers_or_twice_or_denied() {
+        let fails = |deed: fn(&mut Ledger, Stamp, u16)| {
+            let (mut ledger, stamp, port) = one();
+            deed(&mut ledger, stamp, port);
+            ledger.ensure_no_failure().is_err()
+        };
+        assert!(!fails(
+            |ledger, stamp, port| ledger.came(stamp, CONTAINER, port)
+        ));
+        assert!(fails(|ledger, stamp, port| ledger.came(
+            stamp,
+            CONTAINER,
+            port + 1
+        )));
+        assert!(fails(|ledger, stamp, port| {
+            ledger.add_server(CONTAINER + 1, Holder::Slot(0));
+            ledger.came(stamp, CONTAINER + 1, port);
+        }));
+        assert!(fails(|ledger, stamp, port| {
+            ledger.came(stamp, CONTAINER, port);
+            ledger.came(stamp, CONTAINER, port);
+        }));
+        assert!(fails(|ledger, stamp, port| {
+            ledger.deny(Party::Of(Holder::Steady(0)));
+            let denied = ledger.ask(stamp.flow);
+            ledger.came(denied, CONTAINER, port);
+        }));
     }
 }

@@ -1,6 +1,6 @@
 //! The host, and all that can happen to it.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::MutexGuard, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 
 use super::{
     lanes::{self, Holder, NETWORKS, PUBLICATIONS, Protocol, SLOTS, STEADY},
-    ledger::Party,
+    ledger::{Ledger, Party},
     server::FOLDER,
     traffic::{DENIED, Shared},
 };
@@ -44,8 +44,8 @@ impl Denial {
             Self::Slot(slot) => {
                 let mut own = lanes::of(Holder::Slot(slot));
                 let udp = own.find(|publication| publication.protocol == Protocol::Udp);
-                let [first, count] = udp.map_or([0, 1], |udp| [udp.port, udp.count]);
-                format!("-p udp --dport {first}:{} -j DROP", first + count - 1)
+                let ports = udp.map(|udp| format!("{}:{}", udp.port, udp.port + udp.count - 1));
+                format!("-p udp --dport {} -j DROP", ports.unwrap_or_default())
             }
         }
     }
@@ -155,6 +155,7 @@ impl<'a> World<'a> {
         }
         world.portway.load("")?;
         world.start_run()?;
+        world.wait_active()?;
         Ok(world)
     }
 
@@ -251,13 +252,7 @@ impl<'a> World<'a> {
             }
         }
         self.wait_mode("direct")?;
-        for publication in PUBLICATIONS {
-            if publication.holder != Holder::ByHand || self.by_hand.is_some() {
-                self.portway
-                    .wait_active(publication.protocol.word(), publication.host_port)?;
-            }
-        }
-        Ok(())
+        self.wait_active()
     }
 
     /// Takes back everything but the containers that stay.
@@ -289,7 +284,7 @@ impl<'a> World<'a> {
         self.docker.down()
     }
 
-    fn ledger(&self) -> std::sync::MutexGuard<'_, super::ledger::Ledger> {
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.shared.ledger()
     }
 
@@ -380,6 +375,7 @@ impl<'a> World<'a> {
 
     fn publish_by_hand(&mut self, which: Option<usize>) -> Result<()> {
         if self.by_hand.take().is_some() {
+            self.ledger().take_back();
             for publication in lanes::of(Holder::ByHand) {
                 let (port, protocol) = (publication.host_port, publication.protocol.word());
                 self.portway.text(&format!("unpublish {port}/{protocol}"))?;
@@ -412,7 +408,7 @@ impl<'a> World<'a> {
     /// `run` hears of the rule, and from some time later on nothing may come through.
     fn silence(&self, denial: Denial) -> Result<()> {
         self.wait_mode("netfilter")?;
-        std::thread::sleep(SILENCED);
+        thread::sleep(SILENCED);
         self.ledger().deny(denial.party());
         Ok(())
     }
@@ -441,6 +437,22 @@ impl<'a> World<'a> {
         let args = format!("-w {deed} DOCKER-USER {}", denial.rule());
         let iptables = self.lab.host.command("iptables");
         iptables.args(args.split_whitespace()).text().map(drop)
+    }
+
+    /// Waits until portway has everything active that is published.
+    fn wait_active(&self) -> Result<()> {
+        for publication in PUBLICATIONS {
+            let is_published = match publication.holder {
+                Holder::Slot(slot) => self.slots[slot].is_some(),
+                Holder::Steady(_) => true,
+                Holder::ByHand => self.by_hand.is_some(),
+            };
+            if is_published {
+                let protocol = publication.protocol.word();
+                self.portway.wait_active(protocol, publication.host_port)?;
+            }
+        }
+        Ok(())
     }
 
     fn wait_mode(&self, mode: &str) -> Result<()> {
