@@ -33,7 +33,7 @@ fn main() -> ExitCode {
 }
 
 /// How long, in minutes, unless somebody wants more.
-const MINUTES: f64 = 0.15;
+const MINUTES: f64 = 0.1;
 
 /// The longest time between two events, in milliseconds.
 const DWELL: u64 = 500;
