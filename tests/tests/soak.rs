@@ -19,7 +19,9 @@ use portway_tests::{
     soak::{
         drops::Drops,
         gauge::{self, Reading},
-        traffic::{self, Attention, Shared, Traffic},
+        notice,
+        shared::{Attention, Shared, Traffic},
+        traffic,
         world::World,
     },
     wait::{self, PATIENCE},
@@ -60,7 +62,7 @@ fn soak() -> Result<()> {
     let drops = Drops::watch(run)?;
     let result = thread::scope(|scope| {
         let _attention = Attention(&shared);
-        traffic::listen(scope, &shared, &lab, drops)?;
+        notice::listen(scope, &shared, &lab, drops)?;
         let mut world = World::new(&lab, &shared)?;
         let footprint = Footprint::of(&lab.host)?;
         let before = read(&lab, &shared, &world)?;

@@ -2,8 +2,7 @@
 //! dropped by the kernel for a reason that it names, and likewise its answer.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    fmt,
+    collections::HashMap,
     net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
@@ -11,7 +10,11 @@ use std::{
 use anyhow::{Result, bail};
 use portway_tests_ebpf::Stamp;
 
-use super::lanes::{Holder, Lane, lanes};
+use super::{
+    lanes::{Holder, Lane, lanes},
+    sums::Sums,
+    times::{Span, Times},
+};
 
 /// From now until this long after a disturbance somebody's datagrams need not come.
 pub const SETTLED: Duration = Duration::from_secs(1);
@@ -30,45 +33,6 @@ const AROUND: Duration = Duration::from_secs(5);
 
 /// How many failures are told.
 const TOLD: usize = 10;
-
-/// A time from, and a time until, if it has come.
-#[derive(Debug, Clone, Copy)]
-struct Span {
-    from: Duration,
-    until: Option<Duration>,
-}
-
-impl Span {
-    fn overlaps(&self, from: Duration, until: Duration) -> bool {
-        self.from <= until && self.until.is_none_or(|own| own >= from)
-    }
-}
-
-/// Times of something, in order, of which the last one may go on.
-#[derive(Debug, Default)]
-pub struct Times(Vec<Span>);
-
-impl Times {
-    fn begin(&mut self, now: Duration) {
-        if self.0.last().is_none_or(|last| last.until.is_some()) {
-            self.0.push(Span {
-                from: now,
-                until: None,
-            });
-        }
-    }
-
-    fn end(&mut self, now: Duration) {
-        if let Some(last) = self.0.last_mut() {
-            last.until.get_or_insert(now);
-        }
-    }
-
-    /// Whether any of it was between the two.
-    fn overlap(&self, from: Duration, until: Duration) -> bool {
-        self.0.iter().rev().any(|span| span.overlaps(from, until))
-    }
-}
 
 /// Whom something is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -104,27 +68,6 @@ struct Ask {
     answers: u8,
     /// Why that has not.
     answer_lost: u16,
-}
-
-/// Sums of all datagrams that are judged, and of those that are not.
-#[derive(Debug, Default, Clone)]
-pub struct Sums {
-    /// Sent by clients.
-    pub sent: u64,
-    /// Of these, delivered to a container.
-    pub delivered: u64,
-    /// Dropped, by reason.
-    pub dropped: BTreeMap<String, u64>,
-    /// Neither, so far.
-    pub open: u64,
-    /// Answers that containers have sent.
-    pub answers: u64,
-    /// Of these, those that have come to their client.
-    pub received: u64,
-    /// Dropped, by reason.
-    pub answers_dropped: BTreeMap<String, u64>,
-    /// Neither, so far.
-    pub answers_open: u64,
 }
 
 /// What has become of TCP connections.
@@ -635,29 +578,6 @@ impl Ask {
 
     fn is_answer_open(&self) -> bool {
         self.is_answered && self.answers == 0 && self.answer_lost == 0
-    }
-}
-
-impl fmt::Display for Sums {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let dropped = |reasons: &BTreeMap<String, u64>| -> String {
-            let reasons = reasons
-                .iter()
-                .map(|(reason, count)| format!(" {reason} {count}"));
-            reasons.collect()
-        };
-        write!(
-            f,
-            "{} sent = {} delivered + dropped:{} + {} open; {} answers = {} received + dropped:{} + {} open",
-            self.sent,
-            self.delivered,
-            dropped(&self.dropped),
-            self.open,
-            self.answers,
-            self.received,
-            dropped(&self.answers_dropped),
-            self.answers_open
-        )
     }
 }
 

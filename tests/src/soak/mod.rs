@@ -5,17 +5,25 @@
 //! |---|---|
 //! | [`lanes`] | what is published, to whom |
 //! | [`world`] | the host, and all that can happen to it |
-//! | [`traffic`] | the clients, and those who take notice |
+//! | [`traffic`] | the clients: [`datagrams`], [`connections`] |
 //! | [`server`] | what runs in a container |
+//! | [`notice`] | those who take notice of what comes there, and of what is dropped |
 //! | [`drops`], [`btf`] | what the kernel drops, and why; its types |
-//! | [`ledger`] | what has become of every packet, and whether it may |
+//! | [`ledger`] | what has become of every packet, and whether it may; [`sums`] of it; [`times`] of what excuses it |
+//! | [`shared`] | what all threads have in common |
 //! | [`gauge`] | memory, and how full the maps are |
 
 pub mod btf;
+pub mod connections;
+pub mod datagrams;
 pub mod drops;
 pub mod gauge;
 pub mod lanes;
 pub mod ledger;
+pub mod notice;
 pub mod server;
+pub mod shared;
+pub mod sums;
+pub mod times;
 pub mod traffic;
 pub mod world;

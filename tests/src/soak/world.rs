@@ -10,7 +10,8 @@ use super::{
     lanes::{self, Holder, NETWORKS, PUBLICATIONS, Protocol, SLOTS, STEADY},
     ledger::{Ledger, Party},
     server::FOLDER,
-    traffic::{DENIED, Shared},
+    shared::Shared,
+    traffic::DENIED,
 };
 use crate::{
     daemon::Daemon,
