@@ -4,7 +4,7 @@
 //! | module | is about |
 //! |---|---|
 //! | [`lanes`] | what is published, to whom |
-//! | [`world`] | the host, and all that can happen to it |
+//! | [`world`] | the host, to which any [`event`] can happen |
 //! | [`traffic`] | the clients: [`datagrams`], [`connections`] |
 //! | [`server`] | what runs in a container |
 //! | [`notice`] | those who take notice of what comes there, and of what is dropped |
@@ -17,6 +17,7 @@ pub mod btf;
 pub mod connections;
 pub mod datagrams;
 pub mod drops;
+pub mod event;
 pub mod gauge;
 pub mod lanes;
 pub mod ledger;

@@ -7,11 +7,11 @@ use fastrand::Rng;
 use nix::sys::signal::Signal;
 
 use super::{
-    lanes::{self, Holder, NETWORKS, PUBLICATIONS, Protocol, SLOTS, STEADY},
+    event::{Denial, Event},
+    lanes::{self, Holder, NETWORKS, PUBLICATIONS, SLOTS, STEADY},
     ledger::{Ledger, Party},
     server::FOLDER,
     shared::Shared,
-    traffic::DENIED,
 };
 use crate::{
     daemon::Daemon,
@@ -28,65 +28,6 @@ const GREEN: &str = "green";
 
 /// The longest time that what a rule denies may still come through: a lease, and what it takes to hear of the rule.
 const SILENCED: Duration = Duration::from_secs(4);
-
-/// What a rule in DOCKER-USER denies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Denial {
-    /// All packets of one client.
-    Client,
-    /// All datagrams to the ports of a slot's containers.
-    Slot(usize),
-}
-
-impl Denial {
-    fn rule(self) -> String {
-        match self {
-            Self::Client => format!("-s {DENIED} -j DROP"),
-            Self::Slot(slot) => {
-                let mut own = lanes::of(Holder::Slot(slot));
-                let udp = own.find(|publication| publication.protocol == Protocol::Udp);
-                let ports = udp.map(|udp| format!("{}:{}", udp.port, udp.port + udp.count - 1));
-                format!("-p udp --dport {} -j DROP", ports.unwrap_or_default())
-            }
-        }
-    }
-
-    fn party(self) -> Party {
-        match self {
-            Self::Client => Party::Client(DENIED),
-            Self::Slot(slot) => Party::Of(Holder::Slot(slot)),
-        }
-    }
-}
-
-/// Something that happens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
-    /// A container comes.
-    Start(usize),
-    /// It goes.
-    Remove(usize),
-    /// Another one takes its place, at once.
-    Move(usize),
-    /// It is started anew.
-    Restart(usize),
-    /// It is put into another network as well, or taken out of it.
-    Connect(usize),
-    /// The ports that are published by hand go to one of the containers that stay, or to none.
-    ByHand(Option<usize>),
-    /// A rule comes.
-    Deny(usize),
-    /// It goes.
-    Allow,
-    /// `portway load`, once more.
-    Load,
-    /// `run` is killed.
-    Kill,
-    /// It is started.
-    Run,
-    /// dockerd ends, and comes again.
-    RestartDocker,
-}
 
 /// A container that comes and goes.
 #[derive(Debug, Clone, Copy)]
@@ -178,7 +119,13 @@ impl<'a> World<'a> {
             events.push((3, Event::ByHand(by_hand)));
         }
         events.push(match self.denial {
-            None => (1, Event::Deny(random.usize(..3))),
+            None => (
+                1,
+                Event::Deny(match random.usize(..3) {
+                    0 => Denial::Client,
+                    slot => Denial::Slot(slot),
+                }),
+            ),
             Some(_) => (3, Event::Allow),
         });
         events.push((1, Event::Load));
@@ -217,10 +164,7 @@ impl<'a> World<'a> {
             Event::Restart(slot) => self.restart(slot),
             Event::Connect(slot) => self.connect(slot),
             Event::ByHand(which) => self.publish_by_hand(which),
-            Event::Deny(which) => self.deny(match which {
-                0 => Denial::Client,
-                slot => Denial::Slot(slot),
-            }),
+            Event::Deny(denial) => self.deny(denial),
             Event::Allow => self.allow(),
             Event::Load => self.portway.load("").map(drop),
             Event::Kill => self.kill_run(),
