@@ -92,6 +92,7 @@ impl<'a> World<'a> {
         };
         for which in 0..STEADY {
             let server = world.start(Holder::Steady(which), "bridge")?;
+            shared.ledger().calm(Party::Of(Holder::Steady(which)));
             world.steady[which] =
                 docker::address(&lab.host, &format!("c{server}"), "bridge")?.into();
         }
@@ -253,7 +254,6 @@ impl<'a> World<'a> {
             }
         }
         docker(&self.lab.host, &command)?;
-        self.ledger().calm(Party::Of(holder));
         Ok(server)
     }
 
