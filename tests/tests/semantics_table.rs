@@ -19,11 +19,11 @@ use portway_tests::{
 
 fn main() -> ExitCode {
     harness::run([
-        Test::with_docker("from_outside", || rows(&OUTSIDE)),
-        Test::with_docker("from_the_host", || rows(&HOST_ITSELF)),
-        Test::with_docker("from_containers", || rows(&CONTAINERS)),
-        Test::with_docker("over_ipv6", || rows(&IPV6)),
-        Test::with_docker("what_publishes_nothing", || rows(&NOTHING)),
+        Test::with_dockerd("from_outside", || rows(&OUTSIDE)),
+        Test::with_dockerd("from_the_host", || rows(&HOST_ITSELF)),
+        Test::with_dockerd("from_containers", || rows(&CONTAINERS)),
+        Test::with_dockerd("over_ipv6", || rows(&IPV6)),
+        Test::with_dockerd("what_publishes_nothing", || rows(&NOTHING)),
     ])
 }
 

@@ -1,16 +1,17 @@
 //! What runs inside the lab's host and containers.
 
-use std::{env, process::ExitCode};
+use std::{env, path::PathBuf, process::ExitCode};
 
 use anyhow::{Result, bail};
 use nix::sys::signal::{SigSet, Signal};
 use portway_tests::{
     conversation,
     guest::{self, Endpoint, GREETING},
+    system::System,
 };
 
 const USAGE: &str = "\
-portway-lab-guest init                      a lab host's first process
+portway-lab-guest init [FOLDER [SHARED]...] a lab host's first process, in the file system of a folder
 portway-lab-guest serve [SERVICE/PORT]...   servers: http, tcp and udp (echo); http says $GREETING
 portway-lab-guest get HOST:PORT             what an HTTP server says, or why there is no answer";
 
@@ -28,7 +29,11 @@ fn main() -> ExitCode {
 
 fn run(args: &[&str]) -> Result<()> {
     match args {
-        ["init"] => match guest::init()? {},
+        ["init"] => match guest::init(None)? {},
+        ["init", folder, shared @ ..] => {
+            let system = System::new(folder, shared.iter().map(PathBuf::from));
+            match guest::init(Some(&system))? {}
+        }
         ["serve", endpoints @ ..] => serve(endpoints),
         ["get", target] => {
             match conversation::http_get(None, target) {
