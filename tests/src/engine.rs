@@ -83,6 +83,14 @@ impl Engine {
         }
     }
 
+    /// The admission that its rules call for, where there are no others: `direct` or `netfilter`.
+    pub fn admission(self) -> &'static str {
+        match self {
+            Self::Docker => "direct",
+            Self::Podman => "netfilter",
+        }
+    }
+
     /// Whether it keeps its networks apart unless told otherwise.
     pub fn isolates_networks(self) -> bool {
         self == Self::Docker
