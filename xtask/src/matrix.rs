@@ -14,8 +14,7 @@ mod page;
 mod system;
 
 use std::{
-    fs::{self, File},
-    io::Write as _,
+    fs,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -37,6 +36,9 @@ pub const FILES: [&str; 5] = [
     "firewall",
     "semantics_table",
 ];
+
+/// How many times longer than elsewhere everything may take (`wait::here` of portway-tests).
+const SLOWNESS: &str = "4";
 
 /// What to run with which daemons.
 #[derive(Args, Debug, Default)]
@@ -95,8 +97,12 @@ pub fn matrix(no_install: bool, choice: &Choice, files: &[String]) -> Result<Exi
     let mut records = Vec::new();
     for column in columns {
         let system = System::make(column.engine.suite(), &folder)?;
-        run(column, &system, &files, &folder)?;
-        records.push(record_of(column, &folder)?);
+        let mut record = Record::new(column);
+        for file in &files {
+            record.read(&run(column, &system, file, &folder)?);
+        }
+        record.outcomes.is_complete = true;
+        records.push(record);
     }
     println!();
     for record in &records {
@@ -109,62 +115,66 @@ pub fn matrix(no_install: bool, choice: &Choice, files: &[String]) -> Result<Exi
     })
 }
 
-/// Runs the files one after the other, and keeps what they say.
-fn run(column: Column, system: &System, files: &[String], folder: &Path) -> Result<()> {
-    let path = said_by(column, folder);
-    let mut said =
-        File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+/// Runs a file of tests, keeps what it says, and returns it.
+fn run(column: Column, system: &System, file: &str, folder: &Path) -> Result<String> {
     let version = system.version_of(column.engine.package())?;
-    writeln!(said, "matrix: version {version}")?;
-    for file in files {
-        println!("xtask: {file} with {} {version}", column.name());
-        writeln!(said, "matrix: begin {file}")?;
-        let mut cargo = test::cargo_test(&["--package", "portway-tests", "--test", file])?;
-        // There a test that cannot be had would fail; here it is one that the daemon has no part in.
-        cargo.env_remove("CI").envs(column.environment());
-        cargo.env("PORTWAY_SYSTEM", system.folder());
-        let mut written = Ok(());
-        let status = test::stream(&mut cargo, |line| {
-            if written.is_ok() {
-                written = said.write_all(line.as_bytes());
-            }
-        })?;
-        written.with_context(|| format!("cannot write {}", path.display()))?;
-        writeln!(said, "matrix: end {file} {}", status.code().unwrap_or(-1))?;
-    }
-    writeln!(said, "matrix: done")?;
-    Ok(())
+    println!("xtask: {file} with {} {version}", column.name());
+    let mut cargo = test::cargo_test(&["--package", "portway-tests", "--test", file])?;
+    // There a test that cannot be had would fail; here it is one that the daemon has no part in.
+    cargo.env_remove("CI").envs(column.environment());
+    cargo.env("PORTWAY_SYSTEM", system.folder());
+    // It is not about time: a busy machine gets more of it.
+    cargo.env("PORTWAY_SLOWNESS", SLOWNESS);
+    let mut said = format!("matrix: version {version}\nmatrix: begin {file}\n");
+    let status = test::stream(&mut cargo, |line| said.push_str(line))?;
+    let status = status.code().unwrap_or(-1);
+    said.push_str(&format!("matrix: end {file} {status}\n"));
+    let path = said_by(column, file, folder);
+    fs::create_dir_all(path.parent().unwrap_or(folder))
+        .and_then(|()| fs::write(&path, &said))
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(said)
 }
 
-/// Where what a column's tests have said is kept.
-fn said_by(column: Column, folder: &Path) -> PathBuf {
-    folder.join(format!("{}.output", column.name()))
+/// Where what a file of tests has said last is kept.
+fn said_by(column: Column, file: &str, folder: &Path) -> PathBuf {
+    let output = folder.join("output").join(column.name());
+    output.join(format!("{file}.txt"))
 }
 
+/// What a column's tests have said last.
 fn record_of(column: Column, folder: &Path) -> Result<Record> {
-    let path = said_by(column, folder);
-    let said =
-        fs::read(&path).with_context(|| format!("{}: there was no run yet", path.display()))?;
-    Ok(Record::of(column, &String::from_utf8_lossy(&said)))
+    let mut record = Record::new(column);
+    for file in FILES {
+        let path = said_by(column, file, folder);
+        let said =
+            fs::read(&path).with_context(|| format!("{}: there was no run yet", path.display()))?;
+        record.read(&String::from_utf8_lossy(&said));
+    }
+    record.outcomes.is_complete = true;
+    Ok(record)
 }
 
 impl Record {
-    fn of(column: Column, said: &str) -> Self {
-        let mut record = Self {
+    fn new(column: Column) -> Self {
+        Self {
             column,
             version: String::new(),
             outcomes: Outcomes::default(),
-        };
+        }
+    }
+
+    /// Takes in what a file of tests has said.
+    fn read(&mut self, said: &str) {
         for line in said.lines() {
             let mark = line.strip_prefix("matrix: ");
             let words: Option<Vec<_>> = mark.map(|mark| mark.split_whitespace().collect());
             match words.as_deref() {
-                Some(["version", version]) => record.version = (*version).to_owned(),
-                Some(words) => record.outcomes.mark(words),
-                None => record.outcomes.read(line),
+                Some(["version", version]) => self.version = (*version).to_owned(),
+                Some(words) => self.outcomes.mark(words),
+                None => self.outcomes.read(line),
             }
         }
-        record
     }
 }
 
@@ -211,10 +221,10 @@ mod tests {
     #[test]
     fn what_was_said_is_understood() {
         let said = "matrix: version 26.1.5\nmatrix: begin firewall\ntest later ... FAILED\n\
-                    test result: FAILED. 1 passed; 1 failed; 0 ignored;\nmatrix: end firewall 101\n\
-                    matrix: done\n";
-        let column = Engine::Docker26.columns().next().expect("a column");
-        let summary = summary(&Record::of(column, said));
+                    test result: FAILED. 1 passed; 1 failed; 0 ignored;\nmatrix: end firewall 101\n";
+        let mut record = Record::new(Engine::Docker26.columns().next().expect("a column"));
+        record.read(said);
+        let summary = summary(&record);
         assert!(summary.contains("26.1.5"), "{summary}");
         assert!(
             summary.contains("NOT GOOD: 1 passed, 1 failed, 0 skipped"),
