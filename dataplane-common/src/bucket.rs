@@ -197,8 +197,8 @@ const fn zero_lanes(lanes: u64) -> u64 {
     !(((lanes & LOW) + LOW) | lanes | LOW) >> 31
 }
 
-const _: () = assert!(size_of::<Slot<Be32>>() == 16 + 88);
-const _: () = assert!(size_of::<Slot<Ip6>>() == 40 + 112);
+const _: () = assert!(size_of::<Slot<Be32>>() == 16 + 96);
+const _: () = assert!(size_of::<Slot<Ip6>>() == 40 + 120);
 const _: () = assert!(size_of::<Bucket>() == 64);
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Any bytes as a sequence of things that happen to the core, and what has to hold whatever happens.
 
 use super::{
-    buffer::{Buffer, ETHERNET, Spec},
+    buffer::{Buffer, ETHERNET, NUMBER, Spec},
     programs::{Verdict, run_forward, run_reply},
     sample::Sample,
     world::{CONTAINER_PORT, EXTERNAL, HOST_PORT, VETH, World},
@@ -135,9 +135,18 @@ fn any<F: Sample>(script: &mut Script<'_>) -> Spec<F> {
         source: (F::CLIENT, 0),
         destination: (F::CLIENT, 0),
         flags: script.byte(),
+        sequence: number(script),
+        acknowledgement: number(script),
         ttl: script.pick(&[64, 64, 64, 2, 1, 0]),
         payload: script.pick(&[0, 1, 32, 1440, 1452, 1472, 1473, 3000]),
     }
+}
+
+/// A number of a TCP connection: most often where all are, else close to it, or far away.
+fn number(script: &mut Script<'_>) -> u32 {
+    script
+        .pick(&[0, 0, 0, 1, u32::MAX, 1440, 1 << 31])
+        .wrapping_add(NUMBER)
 }
 
 /// The packet with some of its bytes changed, or cut short.
