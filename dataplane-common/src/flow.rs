@@ -265,8 +265,11 @@ impl<A> Flow<A> {
                 .fit(flags, segment.sequence, segment.acknowledgement, is_opening)
             {
                 Fit::Exact => {}
-                Fit::Possible => return Move::Ignored,
-                Fit::Impossible => return Move::Invalid,
+                // Of a connection that is closing conntrack checks no reset (`tcp_can_early_drop`).
+                Fit::Impossible if is_opening || state == State::Established => {
+                    return Move::Invalid;
+                }
+                Fit::Possible | Fit::Impossible => return Move::Ignored,
             }
         }
         let next = state.after(direction, flags, now.wrapping_sub(self.created));

@@ -45,8 +45,8 @@ impl Segment {
 }
 
 /// How far a container has come, as it has last said. Zero is for numbers that are not known: the flow has just
-/// begun, or has been taken over from the kernel. A connection that comes by that number, one in a million for each
-/// megabyte or so, is for a moment one of which nothing is known.
+/// begun, or has been taken over from the kernel. A connection that comes by that number is for a moment one of
+/// which nothing is known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct Progress {

@@ -13,6 +13,7 @@ use crate::{
     lease::{admit_forward, admit_reply},
     packet::Packet as _,
     parse::{l4, parse},
+    sequence::Progress,
     settings::Admission,
     tables::Tables as _,
 };
@@ -171,7 +172,18 @@ fn edited<F: Sample>(spec: Spec<F>, script: &mut Script<'_>) -> Buffer {
 
 fn check_forward<F: Sample>(world: &World<F>, before: Buffer) {
     let mut after = before.clone();
-    match run_forward(world, &mut after, EXTERNAL) {
+    let flows_before = world.all_flows();
+    let verdict = run_forward(world, &mut after, EXTERNAL);
+    for (key, flow) in world.all_flows() {
+        let is_as_before = flows_before
+            .get(&key)
+            .is_some_and(|before| before.progress == flow.progress);
+        assert!(
+            is_as_before || flow.progress == Progress::UNKNOWN,
+            "only its container says where a connection is"
+        );
+    }
+    match verdict {
         Verdict::Passed(_) => assert_eq!(after, before, "what passes is not touched"),
         Verdict::Forwarded(ifindex) => {
             let (old, new) = check_translation::<F>(&before, &after);
