@@ -245,7 +245,7 @@ impl<A> Flow<A> {
         if self.state != next as u8 {
             self.state = next as u8;
         }
-        if !self.is_kept() && next.is_proven() {
+        if !self.is_kept() && (next.is_proven() || state.is_proven_by(direction)) {
             Observed::Proven
         } else {
             Observed::Noted

@@ -117,6 +117,13 @@ impl State {
         )
     }
 
+    /// Whether a packet in this state proves it: one of a client that has heard an answer, as the acknowledgement
+    /// that establishes a connection is.
+    #[inline(always)]
+    pub const fn is_proven_by(self, direction: Direction) -> bool {
+        matches!((self, direction), (Self::Answered, Direction::Forward))
+    }
+
     /// Whether a SYN of the client begins another connection (RFC 1122 4.2.2.13).
     #[inline(always)]
     pub const fn is_over(self) -> bool {

@@ -52,7 +52,7 @@ const UDP: u16 = 9000;
 const TCP: u16 = 9001;
 const SILENT: u16 = 9002;
 
-/// What is older than this, and goes on, may not be pushed out: two seconds, as their numbers are compared.
+/// How old established flows are at first, so that they are told by that from others in their place.
 const LASTING: Duration = Duration::from_secs(4);
 
 /// Different packets of an attack; they come again and again.
@@ -68,9 +68,10 @@ const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 0);
 /// What is sent: its name, and a packet of it, from the IP header on.
 type Attack = (&'static str, fn(&mut Rng) -> Vec<u8>);
 
-const ATTACKS: [Attack; 9] = [
+const ATTACKS: [Attack; 10] = [
     ("SYNs of new connections", syn),
     ("datagrams of new flows", datagram),
+    ("datagrams that are answered", question),
     ("garbage", garbage),
     ("ICMP errors about any flow", any_error),
     ("fragments", fragment),
@@ -108,12 +109,10 @@ fn survive() -> Result<()> {
     let mut established = Established::begin(&lab)?;
     established.all_answer(&lab)?;
     let begun = Instant::now();
-    // As to conntrack, a conversation of UDP lasts when it goes on after two seconds.
     wait::until_true("conversations that last", PATIENCE, || {
         established.all_answer(&lab)?;
         Ok(begun.elapsed() > LASTING)
     })?;
-    established.all_answer(&lab)?;
     let memory_before = memory(run.pid())?;
     for (name, packet) in ATTACKS {
         let packets: Vec<_> = (0..VARIETY).map(|_| packet(&mut random)).collect();
@@ -317,6 +316,16 @@ fn syn(random: &mut Rng) -> Vec<u8> {
 fn datagram(random: &mut Rng) -> Vec<u8> {
     let target = (HOST, SILENT).into();
     segment(IpProtocol::UDP, stranger(random), target, b"new")
+}
+
+/// It comes more than once, as from a client that has heard the answer.
+fn question(random: &mut Rng) -> Vec<u8> {
+    segment(
+        IpProtocol::UDP,
+        stranger(random),
+        (HOST, UDP).into(),
+        b"new",
+    )
 }
 
 fn garbage(random: &mut Rng) -> Vec<u8> {
