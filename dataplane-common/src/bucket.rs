@@ -1,13 +1,14 @@
 //! The table of flows: buckets of eight, so that the usual look-up is one hash, two array indices and one
 //! comparison.
 //!
-//! A bucket says by tags which flows it has, in a cache line; the flows themselves lie in an array of slots, eight
-//! by eight. Who looks for a flow that is not there never touches a slot.
+//! A flow begins in a ring, where each new one takes the place of the oldest. The ring is written in order, which is
+//! as fast as memory gets, and a flood reaches nothing but the ring. A flow that has proved to be real is kept: it
+//! moves to a way of its bucket, and stays until it is over. Where all eight are taken it goes to a hash table
+//! behind (`SPILLED`), which is asked only for buckets that have ever sent a flow there.
 //!
-//! A flow has a favourite way in its bucket, where it mostly is; its tag tells if so. Flows that have not proved to
-//! be real give way to new ones, the oldest of their bucket first; a flood of them reaches no others. Those that
-//! have proved it are kept, up to six of a bucket. More of them go to a hash table behind (`SPILLED`), which is
-//! asked only for buckets that have ever sent one there.
+//! A bucket is a cache line. It says by tags which flows are kept in its ways, which lie in an array of slots, eight by
+//! eight, and where in the ring those are that have begun in it. Who looks for a flow that is not there touches
+//! nothing else. A kept flow has a favourite way, where it mostly is; the way's tag tells if so.
 
 use core::hint::black_box;
 
@@ -21,14 +22,13 @@ use crate::{
 /// Flows in a bucket.
 pub const WAYS: usize = 8;
 
-/// Flows of a bucket that can be kept. The other ways stay free for new ones, so that one of these lives until
-/// at least two more have come to its bucket.
-pub const MAX_KEPT: u32 = 6;
-
 /// No way.
 pub const NOWHERE: usize = WAYS;
 
-/// One flow of a bucket.
+/// Bits of the index of a place in the ring, in [`Bucket::opening`]; the rest of it is a tag.
+pub const RING_BITS: u32 = 20;
+
+/// A flow, in the ring or in a way of a bucket.
 #[derive(Clone, Copy, Debug, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct Slot<A> {
@@ -56,21 +56,23 @@ impl<A> Slot<A> {
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C, align(8))]
 pub struct Bucket {
-    /// By way, some bits of the hash of its flow's key; no two are the same. Zero for none.
-    pub tags: [u32; WAYS],
-    /// By way, a byte that is 1 if its flow is kept.
-    pub kept: u64,
-    /// Who changes which flows are here holds this lock: [`LOCKED`], else the way whose turn it is to give
-    /// way.
-    pub turn: u64,
-    /// Not zero if a flow of this bucket has gone to the table behind.
-    pub has_spilled: u64,
-    /// Zero: a bucket fills a cache line.
-    pub padding: u64,
+    /// By way, some bits of the hash of the key of the flow that is kept there; zero for none.
+    pub tags: [u16; WAYS],
+    /// The last flows that have begun here: some bits of the hash of the key, and the index of the place in the
+    /// ring, which others may have taken since; zero for none.
+    pub opening: [u32; WAYS],
+    /// How many flows have begun here, which tells whose turn in [`opening`](Self::opening) it is to give way.
+    pub opened: u64,
+    /// Who changes which flows are kept here holds this lock: [`LOCKED`], else [`SPILLED`] or not, and in the low
+    /// bits the way that is next to be looked at whether its flow is over.
+    pub lock: u64,
 }
 
-/// In [`Bucket::turn`]: somebody is changing the bucket.
+/// In [`Bucket::lock`]: somebody is changing the bucket.
 pub const LOCKED: u64 = u64::MAX;
+
+/// In [`Bucket::lock`]: a flow of this bucket has gone to the table behind.
+pub const SPILLED: u64 = WAYS as u64;
 
 /// Where a flow belongs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,8 +81,10 @@ pub struct Place {
     pub bucket: u32,
     /// Its favourite way there.
     pub way: usize,
-    /// Its tag, not zero.
-    pub tag: u32,
+    /// Its tag there, not zero.
+    pub tag: u16,
+    /// Its tag while it is in the ring, not zero, where it is in [`Bucket::opening`].
+    pub opening_tag: u32,
 }
 
 impl Place {
@@ -116,89 +120,108 @@ impl Place {
         Self {
             // The top half, scaled.
             bucket: (((hash >> 32) * u64::from(buckets)) >> 32) as u32,
-            way: (hash >> 1) as usize % WAYS,
-            tag: hash as u32 | 1,
+            way: (hash >> 16) as usize % WAYS,
+            tag: hash as u16 | 1,
+            // Bits of the low half that the tag has not.
+            opening_tag: hash as u32 & OPENING_TAG | 1 << RING_BITS,
         }
     }
 }
 
 impl Bucket {
-    /// How many flows are kept here.
+    /// Whether a flow of this bucket has gone to the table behind, or somebody is changing the bucket.
     #[inline(always)]
-    pub fn count_kept(&self) -> u32 {
-        // Each byte is 0 or 1, so their sum is the top byte of this product.
-        (self.kept.wrapping_mul(EACH_BYTE) >> 56) as u32
-    }
-
-    /// Whether the flow in a way is kept.
-    #[inline(always)]
-    pub fn is_kept(&self, way: usize) -> bool {
-        self.kept >> (way % WAYS * 8) & 1 != 0
-    }
-
-    /// Keeps the flow in a way, or no longer.
-    #[inline(always)]
-    pub fn set_kept(&mut self, way: usize, is_kept: bool) {
-        let shift = way % WAYS * 8;
-        self.kept = self.kept & !(1 << shift) | u64::from(is_kept) << shift;
-    }
-
-    /// The first way from `turn` on, around, whose flow is kept or, if `is_kept` is false, is not.
-    #[inline(always)]
-    pub fn first_way(&self, turn: u64, is_kept: bool) -> usize {
-        let turn = turn % WAYS as u64;
-        let kept = if is_kept {
-            self.kept
-        } else {
-            self.kept ^ EACH_BYTE
-        };
-        let ahead = kept.rotate_right(turn as u32 * 8);
-        let first = ahead & ahead.wrapping_neg();
-        // Way n has bit 8 n now. Multiplied, its number comes out at the top.
-        const NUMBERS: u64 = 0x0102_0304_0506_0700 >> 3;
-        let steps = first.wrapping_mul(NUMBERS) >> 61;
-        (turn + steps) as usize % WAYS
+    pub fn may_have_spilled(&self) -> bool {
+        self.lock & SPILLED != 0
     }
 
     /// A way with this tag, or a free one if it is zero, else [`NOWHERE`]. Without a branch, all eight at once:
     /// the verifier would follow each way by itself.
     #[inline(always)]
-    pub fn way_of(&self, tag: u32) -> usize {
-        // Bit k for way 2 k, and bit 32 + k for way 2 k + 1.
-        let pairs = bytemuck::cast::<_, [u64; WAYS / 2]>(self.tags);
+    pub fn way_of(&self, tag: u16) -> usize {
+        const LOW: u64 = 0x7fff_7fff_7fff_7fff;
+        let tag = u64::from(tag) * 0x0001_0001_0001_0001;
+        // Bit 16 k + 4 n for way 4 n + k.
         let mut found = 0;
-        for (pair, tags) in pairs.into_iter().enumerate() {
-            found |= zero_lanes(tags ^ spread(tag)) << pair;
+        for (n, tags) in bytemuck::cast::<_, [u64; 2]>(self.tags)
+            .into_iter()
+            .enumerate()
+        {
+            let lanes = tags ^ tag;
+            let is_zero = !(((lanes & LOW) + LOW) | lanes | LOW) >> 15;
+            found |= is_zero << (4 * n);
         }
-        let first = found & found.wrapping_neg();
-        let (low, high) = (first & 0xf, first >> 32);
-        let is_odd = (high | high.wrapping_neg()) >> 63;
-        let is_none = !(found | found.wrapping_neg()) >> 63;
-        // The logarithm of 1, 2, 4 or 8.
-        let bit = low | high;
-        let pair = (bit >> 1) - (bit >> 3);
-        (pair << 1 | is_odd | is_none << 3) as usize
+        first_of(found, WAYS_OF_TAGS)
+    }
+
+    /// The place in the ring where a flow of this bucket is, if it is opening. Any flow may have taken it since.
+    #[inline(always)]
+    pub fn place_in_ring(&self, place: Place) -> Option<u32> {
+        let way = self.opening_of(place.opening_tag);
+        if way == NOWHERE {
+            return None;
+        }
+        Some(self.opening[way % WAYS] & INDEX)
+    }
+
+    /// Where in [`opening`](Self::opening) the tag of a flow is, else [`NOWHERE`].
+    #[inline(always)]
+    pub fn opening_of(&self, tag: u32) -> usize {
+        const LANES: u64 = 0x0000_0001_0000_0001;
+        const MASK: u64 = LANES * (OPENING_TAG >> RING_BITS) as u64;
+        const ABOVE: u64 = MASK + LANES;
+        let tag = u64::from(tag) * LANES;
+        // Bit 32 k + 4 n for 2 n + k.
+        let mut found = 0;
+        for (n, pair) in bytemuck::cast::<_, [u64; 4]>(self.opening)
+            .into_iter()
+            .enumerate()
+        {
+            let lanes = (pair ^ tag) >> RING_BITS & MASK;
+            let is_zero = (ABOVE - lanes) >> (32 - RING_BITS) & LANES;
+            found |= is_zero << (4 * n);
+        }
+        first_of(found, WAYS_OF_OPENING)
     }
 }
 
-/// One in each byte.
-const EACH_BYTE: u64 = 0x0101_0101_0101_0101;
+/// The part of [`Bucket::opening`] that is an index.
+const INDEX: u32 = (1 << RING_BITS) - 1;
 
-/// A tag in both lanes of 32 bits.
+/// The part that is a tag.
+const OPENING_TAG: u32 = u32::MAX << RING_BITS;
+
+/// What [`first_of`] multiplies by: for each bit that may be set, its way in the three bits that the bit moves to the
+/// top.
+const WAYS_OF_TAGS: u64 = {
+    let mut ways = 0;
+    let mut way = 0;
+    while way < WAYS as u64 {
+        ways |= way << (61 - (16 * (way % 4) + 4 * (way / 4)));
+        way += 1;
+    }
+    ways
+};
+const WAYS_OF_OPENING: u64 = {
+    let mut ways = 0;
+    let mut way = 0;
+    while way < WAYS as u64 {
+        ways |= way << (61 - (32 * (way % 2) + 4 * (way / 2)));
+        way += 1;
+    }
+    ways
+};
+
+/// The way of the lowest bit that is set, [`NOWHERE`] if none is.
 #[inline(always)]
-const fn spread(tag: u32) -> u64 {
-    tag as u64 * 0x0000_0001_0000_0001
+const fn first_of(found: u64, ways: u64) -> usize {
+    let first = found & found.wrapping_neg();
+    let is_none = !(found | found.wrapping_neg()) >> 63;
+    (first.wrapping_mul(ways) >> 61 | is_none << 3) as usize
 }
 
-/// Bit 0 of each lane of 32 bits that is zero.
-#[inline(always)]
-const fn zero_lanes(lanes: u64) -> u64 {
-    const LOW: u64 = 0x7fff_ffff_7fff_ffff;
-    !(((lanes & LOW) + LOW) | lanes | LOW) >> 31
-}
-
-const _: () = assert!(size_of::<Slot<Be32>>() == 16 + 88);
-const _: () = assert!(size_of::<Slot<Ip6>>() == 40 + 112);
+const _: () = assert!(size_of::<Slot<Be32>>() == 16 + 96);
+const _: () = assert!(size_of::<Slot<Ip6>>() == 40 + 120);
 const _: () = assert!(size_of::<Bucket>() == 64);
 
 #[cfg(test)]
@@ -218,44 +241,58 @@ mod tests {
         }
     }
 
-    fn bucket(tags: [u32; WAYS]) -> Bucket {
-        Bucket {
-            tags,
-            ..bytemuck::Zeroable::zeroed()
-        }
-    }
-
     #[test]
     fn a_tag_tells_its_way() {
-        let tags = [1, 0, 0x8000_0001, 0xffff_ffff, 3, 0, 0x7fff_ffff, 5];
+        let bucket = |tags| Bucket {
+            tags,
+            ..bytemuck::Zeroable::zeroed()
+        };
+        let tags = [1, 0, 0x8001, 0xffff, 3, 0, 0x7fff, 5];
         for (way, tag) in tags.into_iter().enumerate() {
             if tag != 0 {
                 assert_eq!(bucket(tags).way_of(tag), way, "{tag:#x}");
             }
         }
-        for other in [7, 0x8000_0003, 0x7fff_fffd, 0xffff_fffd, 9] {
+        for other in [7, 0x8003, 0x7ffd, 0xfffd, 9] {
             assert_eq!(bucket(tags).way_of(other), NOWHERE, "{other:#x}");
+        }
+        for way in 0..WAYS {
+            let mut tags = [1; WAYS];
+            tags[way] = 0;
+            assert_eq!(bucket(tags).way_of(0), way);
+            tags[way] = 0x8000;
+            assert_eq!(bucket(tags).way_of(0x8000), way);
         }
         assert_eq!(bucket([0; WAYS]).way_of(1), NOWHERE);
         assert_eq!(bucket([0; WAYS]).way_of(0), 0);
-        assert_eq!(bucket([1, 3, 5, 7, 9, 0, 11, 13]).way_of(0), 5);
-        assert!([2, 4, 5, 7].contains(&bucket([1, 3, 0, 7, 0, 0, 11, 0]).way_of(0)));
         assert_eq!(bucket([1; WAYS]).way_of(0), NOWHERE);
     }
 
     #[test]
-    fn kept_flows_are_told_from_others() {
-        let mut bucket = bucket([0; WAYS]);
-        for way in [1, 2, 7] {
-            bucket.set_kept(way, true);
+    fn an_opening_flow_is_found_wherever_it_is_in_the_ring() {
+        const INDICES: [u32; 3] = [0, 1, (1 << RING_BITS) - 1];
+        let tag = |number: u32| number << RING_BITS;
+        let mut bucket: Bucket = bytemuck::Zeroable::zeroed();
+        assert_eq!(bucket.opening_of(tag(1)), NOWHERE);
+        for index in INDICES {
+            let tags = [1, 3, 0x801, 0xfff, 5, 0x7ff, 7, 0xffd];
+            bucket.opening = tags.map(|number| tag(number) | index);
+            for (way, number) in tags.into_iter().enumerate() {
+                assert_eq!(bucket.opening_of(tag(number)), way, "{number:#x}");
+            }
+            for other in [9, 0x803, 0x7fd, 0xffb] {
+                assert_eq!(bucket.opening_of(tag(other)), NOWHERE, "{other:#x}");
+            }
         }
-        assert_eq!(bucket.count_kept(), 3);
-        let ways = |is_kept| [0, 1, 2, 3, 6, 7].map(|turn| bucket.first_way(turn, is_kept));
-        assert_eq!(ways(true), [1, 1, 2, 7, 7, 7]);
-        assert_eq!(ways(false), [0, 3, 3, 3, 6, 0]);
-        bucket.set_kept(2, false);
-        assert!(bucket.is_kept(1) && !bucket.is_kept(2) && bucket.is_kept(7));
-        assert_eq!(bucket.count_kept(), 2);
+    }
+
+    #[test]
+    fn no_tag_is_that_of_none() {
+        for port in 0..=u16::MAX {
+            let place = Place::of(&key(0x0a00_0001, port), 42, 1 << 10);
+            assert!(place.tag != 0 && place.way < WAYS);
+            assert!(place.opening_tag != 0 && place.opening_tag & !OPENING_TAG == 0);
+        }
     }
 
     /// Nobody who does not know the seed can name two flows of one bucket.

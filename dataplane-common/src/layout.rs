@@ -1,10 +1,10 @@
 //! Names, sizes and version of the pinned maps.
 
-use crate::bucket::{MAX_KEPT, WAYS};
+use crate::bucket::{RING_BITS, WAYS};
 
 /// The layout's version: part of the pin path, and to be raised by every change to a map's key, value,
 /// type or meaning.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 6;
 
 /// Backends, and thus rows of `portway ls`, that one instance can hold. Index 0 is never used.
 pub const MAX_BACKENDS: u32 = 16_384;
@@ -34,13 +34,23 @@ pub const fn slots(max_flows: u32) -> u32 {
     buckets(max_flows) * WAYS as u32
 }
 
-/// Room in the table behind, for so many flows: for those that find no place in their bucket when all of them are
-/// established. Of as many flows as there are ways, spread by chance, 29 % are more than six in a bucket.
-pub const fn spilled(max_flows: u32) -> u32 {
-    buckets(max_flows) * 3
+/// Places in the ring of those that are opening, a power of two: some fourth of so many flows.
+pub const fn ring(max_flows: u32) -> u32 {
+    let fourth = max_flows.div_ceil(4).next_power_of_two();
+    if fourth > 1 << RING_BITS {
+        1 << RING_BITS
+    } else {
+        fourth
+    }
 }
 
-const _: () = assert!(MAX_KEPT == 6 && WAYS == 8);
+/// Room in the table behind, for so many flows: for those that find no place in their bucket when all of them are
+/// established. Of as many flows as there are ways, spread by chance, 14 % are more than eight in a bucket.
+pub const fn spilled(max_flows: u32) -> u32 {
+    buckets(max_flows).div_ceil(2) * 3
+}
+
+const _: () = assert!(WAYS == 8);
 
 /// IPv6 has so many times less room for flows and all that goes with them: the tables take their memory whether
 /// they are full or empty, and on most hosts most flows are IPv4's.
@@ -110,8 +120,12 @@ pub mod maps {
         pub routes: &'static str,
         /// [`Bucket`](crate::bucket::Bucket)s: which flows are where.
         pub buckets: &'static str,
-        /// [`Slot`](crate::bucket::Slot)s: the flows, by bucket and way.
+        /// [`Slot`](crate::bucket::Slot)s: the flows that are kept, by bucket and way.
         pub slots: &'static str,
+        /// [`Slot`](crate::bucket::Slot)s: those that are opening, in the order in which they began.
+        pub ring: &'static str,
+        /// How many flows have ever begun.
+        pub begun: &'static str,
         /// [`Flow`](crate::flow::Flow) by [`FlowKey`](crate::flow::FlowKey): established ones that have found
         /// no place in their bucket.
         pub spilled: &'static str,
@@ -135,6 +149,8 @@ pub mod maps {
         routes: "ROUTES_V4",
         buckets: "BUCKETS_V4",
         slots: "SLOTS_V4",
+        ring: "RING_V4",
+        begun: "BEGUN_V4",
         spilled: "SPILLED_V4",
         remapped: "REMAPPED_V4",
         foreign: "FOREIGN_V4",
@@ -152,6 +168,8 @@ pub mod maps {
         routes: "ROUTES_V6",
         buckets: "BUCKETS_V6",
         slots: "SLOTS_V6",
+        ring: "RING_V6",
+        begun: "BEGUN_V6",
         spilled: "SPILLED_V6",
         remapped: "REMAPPED_V6",
         foreign: "FOREIGN_V6",
@@ -188,6 +206,8 @@ pub mod maps {
                     family.routes,
                     family.buckets,
                     family.slots,
+                    family.ring,
+                    family.begun,
                     family.spilled,
                     family.remapped,
                     family.foreign,
@@ -206,6 +226,10 @@ pub mod constants {
     pub const BUCKET_COUNT_V4: &str = "BUCKET_COUNT_V4";
     /// The number of IPv6's buckets (`u32`).
     pub const BUCKET_COUNT_V6: &str = "BUCKET_COUNT_V6";
+    /// The size of IPv4's ring (`u32`), a power of two.
+    pub const RING_SIZE_V4: &str = "RING_SIZE_V4";
+    /// The size of IPv6's ring (`u32`), a power of two.
+    pub const RING_SIZE_V6: &str = "RING_SIZE_V6";
 }
 
 /// The programs' names, in the object file and under the pin path.

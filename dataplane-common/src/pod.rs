@@ -19,7 +19,7 @@ use crate::{
 /// # Safety
 ///
 /// The types below have no padding with it; their sizes are asserted where they are defined.
-pub unsafe trait IpAddress: Pod + Eq + Hash {}
+pub unsafe trait IpAddress: Pod + bytemuck::Pod + Eq + Hash {}
 
 // SAFETY: see the assertions.
 unsafe impl IpAddress for Be32 {}

@@ -1,16 +1,16 @@
-//! The table of flows in the kernel: buckets, and behind them a hash table for established flows that find no
-//! place in theirs. See `dataplane_common::bucket`.
+//! The table of flows in the kernel: a ring for those that are opening, buckets for those that are kept, and behind
+//! them a hash table for those that find no place in theirs. See `dataplane_common::bucket`.
 
 use core::hint::black_box;
 
 use dataplane_common::{
-    bucket::{Bucket, LOCKED, MAX_KEPT, NOWHERE, Place, Slot, WAYS},
+    bucket::{Bucket, LOCKED, NOWHERE, Place, SPILLED, Slot, WAYS},
     flow::{Flow, FlowKey},
     tables::TableFull,
 };
 
 use crate::{
-    atomic::swap,
+    atomic::{fence, fetch_add, swap},
     clock::seconds,
     maps::{self, FamilyMaps},
 };
@@ -38,14 +38,19 @@ pub fn find_inline<F: FamilyMaps>(key: &FlowKey<F::Address>) -> Option<*mut Flow
             return Some(&raw mut slot.flow);
         }
     }
-    if bucket.has_spilled == 0 {
+    if let Some(index) = bucket.place_in_ring(place)
+        && let Some(slot) = ring::<F>(index)
+        && slot.key.is(key)
+    {
+        return Some(&raw mut slot.flow);
+    }
+    if !bucket.may_have_spilled() {
         return None;
     }
     F::spilled().get_ptr_mut(key)
 }
 
-/// Has a flow written into its bucket, in place of the one with its key, if there is one, else of one that is over or
-/// has not proved to be real.
+/// Has a flow written into the ring. One with its key, which is over, is forgotten.
 #[inline(always)]
 pub fn insert<F: FamilyMaps>(
     key: &FlowKey<F::Address>,
@@ -54,115 +59,169 @@ pub fn insert<F: FamilyMaps>(
     let place = place::<F>(key);
     let key = black_box(key);
     let bucket = bucket::<F>(place).ok_or(TableFull)?;
-    let turn = swap(&mut bucket.turn, LOCKED);
-    if turn == LOCKED {
+    if bucket.way_of(place.tag) != NOWHERE || bucket.may_have_spilled() {
+        forget::<F>(key)?;
+    }
+    let begun = F::begun().get_ptr_mut(0).ok_or(TableFull)?;
+    // SAFETY: see `bucket`.
+    let number = fetch_add(unsafe { &mut *begun }, 1);
+    let index = number as u32 & (F::ring_size() - 1);
+    let slot = ring::<F>(index).ok_or(TableFull)?;
+    // Nobody is to find what is being written, neither under its old key nor under its new one.
+    slot.empty();
+    let slot = black_box(slot);
+    write(&mut slot.flow);
+    let slot = black_box(slot);
+    // SAFETY: two places that do not overlap. Assigned, it would be moved by a function.
+    unsafe { core::ptr::copy_nonoverlapping(key, &raw mut slot.key, 1) };
+    let turn = fetch_add(&mut bucket.opened, 1);
+    // Another one's tag may be the same, by chance, one in some hundreds: that one is not found any more.
+    let mut way = bucket.opening_of(place.opening_tag);
+    if way == NOWHERE {
+        way = turn as usize;
+    }
+    bucket.opening[way % WAYS] = place.opening_tag | index;
+    Ok(())
+}
+
+/// Has a kept flow found no more.
+#[inline(never)]
+fn forget<F: FamilyMaps>(key: &FlowKey<F::Address>) -> Result<(), TableFull> {
+    let place = place::<F>(key);
+    let key = black_box(key);
+    let bucket = bucket::<F>(place).ok_or(TableFull)?;
+    let unlocked = swap(&mut bucket.lock, LOCKED);
+    if unlocked == LOCKED {
         return Err(TableFull);
     }
-    let mut next = turn;
-    let mut way = bucket.way_of(place.tag);
-    if way == NOWHERE {
-        way = place.way;
-        if bucket.tags[way % WAYS] != 0 {
-            way = bucket.way_of(0);
-        }
-        if way == NOWHERE {
-            if bucket.count_kept() >= MAX_KEPT {
-                release_if_over::<F>(bucket, place, bucket.first_way(turn, true));
-            }
-            way = bucket.first_way(turn, false);
-            next = way as u64 + 1;
-        }
-    }
-    let way = way % WAYS;
-    // By chance, one in some billions, the one that has its tag is another, which is kept.
-    let slot = slot::<F>(place, way).filter(|slot| !bucket.is_kept(way) || slot.key.is(key));
-    let is_free = slot.is_some();
-    if let Some(slot) = slot {
-        bucket.tags[way] = 0;
-        bucket.set_kept(way, false);
-        // Nobody is to find what is being written, neither under its old key nor under its new one.
-        let slot = black_box(slot);
+    let way = bucket.way_of(place.tag);
+    if way != NOWHERE
+        && let Some(slot) = slot::<F>(place, way)
+        && slot.key.is(key)
+    {
+        bucket.tags[way % WAYS] = 0;
         slot.empty();
-        let slot = black_box(slot);
-        write(&mut slot.flow);
-        let slot = black_box(slot);
-        // SAFETY: two places that do not overlap. Assigned, it would be moved by a function.
-        unsafe { core::ptr::copy_nonoverlapping(key, &raw mut slot.key, 1) };
-        bucket.tags[way] = place.tag;
     }
-    let has_spilled = bucket.has_spilled != 0;
-    swap(&mut bucket.turn, next % WAYS as u64);
-    if has_spilled {
-        // One that is over would be found when this one has gone.
+    swap(&mut bucket.lock, unlocked);
+    if unlocked & SPILLED != 0 {
         let _ = F::spilled().remove(key);
     }
-    if is_free { Ok(()) } else { Err(TableFull) }
+    Ok(())
 }
 
 /// Keeps a flow that has proved to be real.
 #[inline(never)]
 pub fn keep<F: FamilyMaps>(key: &FlowKey<F::Address>) {
     let place = place::<F>(key);
+    let key = black_box(key);
     let Some(bucket) = bucket::<F>(place) else {
         return;
     };
-    let turn = swap(&mut bucket.turn, LOCKED);
-    if turn == LOCKED {
+    let mut unlocked = swap(&mut bucket.lock, LOCKED);
+    if unlocked == LOCKED {
         // Its next packet tries again.
         return;
     }
-    let mut next = turn;
-    let found = bucket.way_of(place.tag);
-    // The remainder and not a comparison: of two registers verifiers before Linux 6.8 learn little from that.
-    let way = found % WAYS;
-    if found != NOWHERE
-        && let Some(slot) = slot::<F>(place, way)
-        && slot.key.is(key)
+    if let Some(index) = bucket.place_in_ring(place)
+        && let Some(from) = ring::<F>(index)
+        && from.key.is(key)
     {
-        if bucket.count_kept() >= MAX_KEPT {
-            let other = bucket.first_way(turn, true);
-            release_if_over::<F>(bucket, place, other);
-            next = other as u64 + 1;
-        }
-        slot.flow.marks |= Flow::<F::Address>::KEPT;
-        if bucket.count_kept() < MAX_KEPT {
-            bucket.set_kept(way, true);
-        } else {
-            spill::<F>(bucket, slot, way);
-        }
-    }
-    swap(&mut bucket.turn, next % WAYS as u64);
-}
-
-/// Moves a flow to the table behind. It is found in either, so it only goes from the one when it is in the
-/// other.
-#[inline(always)]
-fn spill<F: FamilyMaps>(bucket: &mut Bucket, slot: &mut Slot<F::Address>, way: usize) {
-    let (key, flow) = (&slot.key, &slot.flow);
-    if F::spilled().insert(key, flow, 0).is_ok() {
-        bucket.has_spilled = 1;
-        slot.empty();
-        bucket.tags[way] = 0;
-    } else {
-        slot.flow.marks &= !Flow::<F::Address>::KEPT;
-    }
-}
-
-/// Keeps a flow no longer if it is over.
-#[inline(always)]
-fn release_if_over<F: FamilyMaps>(bucket: &mut Bucket, place: Place, way: usize) {
-    let is_over = slot::<F>(place, way).is_none_or(|slot| {
-        let flow = &slot.flow;
-        match (maps::SETTINGS.get(0), maps::BACKENDS.get(flow.backend)) {
-            (Some(settings), Some(backend)) => {
-                flow.is_over(backend.generation, &settings.timeouts, seconds())
+        let way = free_way::<F>(bucket, place, key, &mut unlocked);
+        // The remainder and not a comparison: of two registers verifiers before Linux 6.8 learn little from that.
+        if way != NOWHERE
+            && let Some(to) = slot::<F>(place, way % WAYS)
+        {
+            bucket.tags[way % WAYS] = 0;
+            if settle::<F>(from, to, key) {
+                fence(&mut bucket.opened);
+                bucket.tags[way % WAYS] = place.tag;
+                fence(&mut bucket.opened);
+                from.empty();
             }
-            _ => true,
+        } else if spill::<F>(from) {
+            unlocked |= SPILLED;
         }
-    });
-    if is_over {
-        bucket.set_kept(way, false);
     }
+    swap(&mut bucket.lock, unlocked);
+}
+
+/// The way where a flow of this bucket is to be kept, if there is one, else [`NOWHERE`]. `unlocked` says which of the
+/// kept ones is next to be looked at whether it is over, before and after.
+#[inline(always)]
+fn free_way<F: FamilyMaps>(
+    bucket: &mut Bucket,
+    place: Place,
+    key: &FlowKey<F::Address>,
+    unlocked: &mut u64,
+) -> usize {
+    let way = bucket.way_of(place.tag);
+    if way != NOWHERE {
+        // One tag cannot be that of two.
+        let is_its_own = slot::<F>(place, way).is_some_and(|slot| slot.key.is(key));
+        return if is_its_own { way } else { NOWHERE };
+    }
+    if bucket.tags[place.way % WAYS] == 0 {
+        return place.way;
+    }
+    let way = bucket.way_of(0);
+    if way != NOWHERE {
+        return way;
+    }
+    for _ in 0..WAYS {
+        let way = *unlocked as usize % WAYS;
+        let next = (way + 1) % WAYS;
+        *unlocked = *unlocked & SPILLED | next as u64;
+        if slot::<F>(place, way).is_some_and(|slot| gives_way(&slot.flow)) {
+            return way;
+        }
+    }
+    NOWHERE
+}
+
+/// Whether a kept flow is over, or as good as over.
+#[inline(always)]
+fn gives_way<A>(flow: &Flow<A>) -> bool {
+    let (Some(settings), Some(backend)) = (maps::SETTINGS.get(0), maps::BACKENDS.get(flow.backend))
+    else {
+        return true;
+    };
+    flow.state().is_over() || flow.is_over(backend.generation, &settings.timeouts, seconds())
+}
+
+/// Copies a flow from the ring to a way, and returns whether it was the one with that key all the while.
+#[inline(always)]
+fn settle<F: FamilyMaps>(
+    from: &Slot<F::Address>,
+    to: &mut Slot<F::Address>,
+    key: &FlowKey<F::Address>,
+) -> bool {
+    to.empty();
+    let (from, to) = (black_box(from), black_box(to));
+    // SAFETY: two places that do not overlap. Assigned, it would be moved by a function.
+    unsafe { core::ptr::copy_nonoverlapping(&raw const from.flow, &raw mut to.flow, 1) };
+    to.flow.marks |= Flow::<F::Address>::KEPT;
+    let (from, to) = (black_box(from), black_box(to));
+    // A new flow that takes the place in the ring takes the key away first.
+    let is_whole = from.key.is(key);
+    if is_whole {
+        // SAFETY: as above.
+        unsafe { core::ptr::copy_nonoverlapping(key, &raw mut to.key, 1) };
+    }
+    is_whole
+}
+
+/// Copies a flow from the ring to the table behind, and returns whether there was room.
+#[inline(always)]
+fn spill<F: FamilyMaps>(from: &mut Slot<F::Address>) -> bool {
+    from.flow.marks |= Flow::<F::Address>::KEPT;
+    let (key, flow) = (&from.key, &from.flow);
+    let is_there = F::spilled().insert(key, flow, 0).is_ok();
+    if is_there {
+        from.empty();
+    } else {
+        from.flow.marks &= !Flow::<F::Address>::KEPT;
+    }
+    is_there
 }
 
 #[inline(always)]
@@ -185,5 +244,13 @@ fn slot<F: FamilyMaps>(place: Place, way: usize) -> Option<&'static mut Slot<F::
     // SAFETY: as for `bucket`.
     F::slots()
         .get_ptr_mut(place.slot(way))
+        .map(|slot| unsafe { &mut *slot })
+}
+
+#[inline(always)]
+fn ring<F: FamilyMaps>(index: u32) -> Option<&'static mut Slot<F::Address>> {
+    // SAFETY: as for `bucket`.
+    F::ring()
+        .get_ptr_mut(index)
         .map(|slot| unsafe { &mut *slot })
 }

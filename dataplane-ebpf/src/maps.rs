@@ -14,7 +14,7 @@ use dataplane_common::{
     layout::{
         DEFAULT_MAX_FLOWS, LESS_V6, MAX_BACKENDS, MAX_BOUND_PORTS, MAX_DATAGRAMS, MAX_FOREIGN,
         MAX_HELD, MAX_HOOKS, MAX_LOCAL_ADDRESSES, MAX_REMAPPED, MAX_ROUTES, MAX_XDP_INTERFACES,
-        buckets, slots, spilled,
+        buckets, ring, slots, spilled,
     },
     published::{Backend, BoundPort, PORT_SLOTS, PortNotes, PortSlot, Traffic},
     reason::Counter,
@@ -109,12 +109,18 @@ pub trait FamilyMaps: Family {
     fn routes() -> &'static PerCpuArray<KnownRoute<Self::Address>>;
     /// Which flows are where.
     fn buckets() -> &'static Array<Bucket>;
-    /// Flows, by bucket and way.
+    /// Flows that are kept, by bucket and way.
     fn slots() -> &'static Array<Slot<Self::Address>>;
     /// The number of buckets.
     fn bucket_count() -> u32;
+    /// Flows that are opening.
+    fn ring() -> &'static Array<Slot<Self::Address>>;
+    /// The size of the ring, a power of two.
+    fn ring_size() -> u32;
+    /// How many flows have ever begun.
+    fn begun() -> &'static Array<u64>;
     /// Established flows that have found no place in their bucket.
-    fn spilled() -> &'static LruHashMap<FlowKey<Self::Address>, Flow<Self::Address>>;
+    fn spilled() -> &'static HashMap<FlowKey<Self::Address>, Flow<Self::Address>>;
     /// Ports of clients as their containers see them, where these are not the clients' own.
     fn remapped() -> &'static LruHashMap<OuterTuple<Self::Address>, Be16>;
     /// When others were last heard in conversations of their own.
@@ -129,8 +135,8 @@ pub trait FamilyMaps: Family {
 macro_rules! family_maps {
     ($family:ty, $address:ty, $less:expr, $ports:ident, $bound_ports:ident, $port_notes:ident,
      $local:ident, $last_local:ident, $routes:ident, $buckets:ident, $bucket_count:ident,
-     $slots:ident, $spilled:ident, $remapped:ident, $foreign:ident, $datagrams:ident,
-     $held:ident) => {
+     $slots:ident, $ring:ident, $ring_size:ident, $begun:ident, $spilled:ident, $remapped:ident,
+     $foreign:ident, $datagrams:ident, $held:ident) => {
         #[map]
         pub static $ports: Array<PortSlot> = Array::with_max_entries(PORT_SLOTS, 0);
 
@@ -166,8 +172,19 @@ macro_rules! family_maps {
         static $bucket_count: u32 = buckets(DEFAULT_MAX_FLOWS / $less);
 
         #[map]
-        pub static $spilled: LruHashMap<FlowKey<$address>, Flow<$address>> =
-            LruHashMap::with_max_entries(spilled(DEFAULT_MAX_FLOWS / $less), 0);
+        pub static $ring: Array<Slot<$address>> =
+            Array::with_max_entries(ring(DEFAULT_MAX_FLOWS / $less), MMAPABLE);
+
+        /// Overwritten when the programs are loaded.
+        #[unsafe(no_mangle)]
+        static $ring_size: u32 = ring(DEFAULT_MAX_FLOWS / $less);
+
+        #[map]
+        pub static $begun: Array<u64> = Array::with_max_entries(1, 0);
+
+        #[map]
+        pub static $spilled: HashMap<FlowKey<$address>, Flow<$address>> =
+            HashMap::with_max_entries(spilled(DEFAULT_MAX_FLOWS / $less), NO_PREALLOC);
 
         #[map]
         pub static $remapped: LruHashMap<OuterTuple<$address>, Be16> =
@@ -234,7 +251,22 @@ macro_rules! family_maps {
             }
 
             #[inline(always)]
-            fn spilled() -> &'static LruHashMap<FlowKey<$address>, Flow<$address>> {
+            fn ring() -> &'static Array<Slot<$address>> {
+                &$ring
+            }
+
+            #[inline(always)]
+            fn ring_size() -> u32 {
+                constant(&$ring_size)
+            }
+
+            #[inline(always)]
+            fn begun() -> &'static Array<u64> {
+                &$begun
+            }
+
+            #[inline(always)]
+            fn spilled() -> &'static HashMap<FlowKey<$address>, Flow<$address>> {
                 &$spilled
             }
 
@@ -274,6 +306,9 @@ family_maps!(
     BUCKETS_V4,
     BUCKET_COUNT_V4,
     SLOTS_V4,
+    RING_V4,
+    RING_SIZE_V4,
+    BEGUN_V4,
     SPILLED_V4,
     REMAPPED_V4,
     FOREIGN_V4,
@@ -294,6 +329,9 @@ family_maps!(
     BUCKETS_V6,
     BUCKET_COUNT_V6,
     SLOTS_V6,
+    RING_V6,
+    RING_SIZE_V6,
+    BEGUN_V6,
     SPILLED_V6,
     REMAPPED_V6,
     FOREIGN_V6,

@@ -1,5 +1,5 @@
-//! Removes flows that are over, so that the tables of flows hold live ones only: what the kernel pushes out
-//! of a full table is what has not been asked for the longest, live or not.
+//! Removes flows that are over from the tables behind the buckets, which would be full of them one day. In a bucket
+//! they give way to others by themselves.
 //!
 //! The programs go on meanwhile. Between a look at an entry and its removal a new connection with the same
 //! tuple may have begun; `remove` looks out for that.

@@ -18,7 +18,9 @@ use dataplane_common::{
     bucket::{Bucket, Slot},
     flow::{Flow, FlowKey, OuterTuple},
     headers::{Be16, Be32, Ip6, Mac},
-    layout::{LESS_V6, MAX_XDP_INTERFACES, buckets, constants, maps, programs, slots, spilled},
+    layout::{
+        LESS_V6, MAX_XDP_INTERFACES, buckets, constants, maps, programs, ring, slots, spilled,
+    },
     pod::IpAddress,
     published::{Backend, BoundPort, PORT_SLOTS, PortNotes, PortSlot, Traffic},
     reason::Counter,
@@ -76,8 +78,10 @@ pub struct FamilyMaps<A: IpAddress> {
     pub local: HashMap<MapData, A, u32>,
     /// Which flows are in which slots.
     pub buckets: Array<MapData, Bucket>,
-    /// Flows, by bucket and way.
+    /// Flows that are kept, by bucket and way.
     pub slots: Array<MapData, Slot<A>>,
+    /// Flows that are opening.
+    pub ring: Array<MapData, Slot<A>>,
     /// Established flows that have found no place in their bucket.
     pub spilled: HashMap<MapData, FlowKey<A>, Flow<A>>,
     /// Clients' ports as their containers see them, where these are not the clients' own.
@@ -95,6 +99,7 @@ impl<A: IpAddress> FamilyMaps<A> {
             local: open(instance, names.local, None)?,
             buckets: open(instance, names.buckets, None)?,
             slots: open(instance, names.slots, None)?,
+            ring: open(instance, names.ring, None)?,
             spilled: open(instance, names.spilled, None)?,
             remapped: open(instance, names.remapped, None)?,
             foreign: open(instance, names.foreign, None)?,
@@ -350,16 +355,26 @@ fn pin_programs(
     let mut loader = EbpfLoader::new();
     let max_flows = [options.max_flows, options.max_flows / LESS_V6];
     let bucket_counts = max_flows.map(buckets);
+    let ring_sizes = max_flows.map(ring);
     let families = [
-        (&maps::V4, constants::BUCKET_COUNT_V4),
-        (&maps::V6, constants::BUCKET_COUNT_V6),
+        (
+            &maps::V4,
+            constants::BUCKET_COUNT_V4,
+            constants::RING_SIZE_V4,
+        ),
+        (
+            &maps::V6,
+            constants::BUCKET_COUNT_V6,
+            constants::RING_SIZE_V6,
+        ),
     ];
-    for (index, (names, count_name)) in families.into_iter().enumerate() {
-        let count = &bucket_counts[index];
-        loader.map_max_entries(names.buckets, *count);
+    for (index, (names, bucket_count, ring_size)) in families.into_iter().enumerate() {
+        loader.map_max_entries(names.buckets, bucket_counts[index]);
         loader.map_max_entries(names.slots, slots(max_flows[index]));
+        loader.map_max_entries(names.ring, ring_sizes[index]);
         loader.map_max_entries(names.spilled, spilled(max_flows[index]));
-        loader.override_global(count_name, count, true);
+        loader.override_global(bucket_count, &bucket_counts[index], true);
+        loader.override_global(ring_size, &ring_sizes[index], true);
     }
     loader.override_global(constants::HASH_SEED, &hash_seed, true);
     // A constant by the time of verification: what is above the level costs nothing.

@@ -2,25 +2,43 @@
 
 use anyhow::Context as _;
 use dataplane_common::{
+    bucket::Place,
     flow::{Flow, FlowKey},
     pod::IpAddress,
 };
 
 use crate::{batch::Batches, dataplane::FamilyMaps};
 
-/// Calls `visit` for each flow, live or over. One that comes, goes or moves meanwhile is visited as it was at
-/// some moment, twice, or not at all.
+/// Calls `visit` for each flow that packets can find, live or over. One that comes, goes or moves meanwhile is
+/// visited as it was at some moment, twice, or not at all. `hash_seed` is that of the programs.
 ///
 /// # Errors
 ///
 /// The kernel refuses, or those of `visit`.
 pub fn visit<A: IpAddress>(
     maps: &FamilyMaps<A>,
+    hash_seed: u64,
     mut visit: impl FnMut(&FlowKey<A>, &Flow<A>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     const READING: &str = "cannot read the flows";
-    let mut slots = Batches::default();
-    while let Some(batch) = slots.read(&maps.slots).context(READING)? {
+    let mut buckets = Vec::with_capacity(maps.buckets.len() as usize);
+    let mut batches = Batches::default();
+    while let Some(batch) = batches.read(&maps.buckets).context(READING)? {
+        buckets.extend(batch.map(|(_, bucket)| bucket));
+    }
+    // In the order in which flows move, so that none is missed by that.
+    let mut batches = Batches::default();
+    while let Some(batch) = batches.read(&maps.ring).context(READING)? {
+        for (index, slot) in batch {
+            let place = Place::of(&slot.key, hash_seed, maps.buckets.len());
+            let bucket = &buckets[place.bucket as usize];
+            if !slot.is_empty() && bucket.place_in_ring(place) == Some(index) {
+                visit(&slot.key, &slot.flow)?;
+            }
+        }
+    }
+    let mut batches = Batches::default();
+    while let Some(batch) = batches.read(&maps.slots).context(READING)? {
         for (_, slot) in batch {
             if !slot.is_empty() {
                 visit(&slot.key, &slot.flow)?;

@@ -163,7 +163,7 @@ fn live_entries<A: Address>(
     let timeouts = dataplane.read_settings()?.timeouts;
     let mut liveness = Liveness::of(&dataplane.backends, timeouts)?;
     let mut entries = Vec::new();
-    flows::visit(maps, |key, flow| {
+    flows::visit(maps, dataplane.read_record()?.hash_seed, |key, flow| {
         let state = flow.state();
         let is_two_sided = matches!(
             state,

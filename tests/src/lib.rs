@@ -20,6 +20,7 @@
 //! | [`live`] | many conversations at once, and what becomes of them |
 //! | [`raw`] | datagrams in fragments, in any order |
 //! | [`packets`] | packets made by hand, sent and seen as they are |
+//! | [`numbers`] | where a TCP connection is, by its client's kernel |
 //! | [`conntrack`] | conntrack, as portway asks it |
 //! | [`iptables`] | netfilter's counters |
 //! | [`portway`] | the program under test |
@@ -56,6 +57,7 @@ pub mod kernel;
 pub mod lab;
 pub mod live;
 pub mod netns;
+pub mod numbers;
 pub mod packets;
 pub mod pass;
 pub mod portway;

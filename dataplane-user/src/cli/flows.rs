@@ -73,16 +73,18 @@ pub fn flows(instance: &Instance, args: OutputArgs) -> anyhow::Result<()> {
 /// Visits flows that packets could still join.
 pub fn for_each_live(dataplane: &Dataplane, mut visit: impl FnMut(FlowLine)) -> anyhow::Result<()> {
     let mut liveness = Liveness::of(&dataplane.backends, dataplane.read_settings()?.timeouts)?;
-    visit_live(&dataplane.v4, &mut liveness, &mut visit)?;
-    visit_live(&dataplane.v6, &mut liveness, &mut visit)
+    let hash_seed = dataplane.read_record()?.hash_seed;
+    visit_live(&dataplane.v4, hash_seed, &mut liveness, &mut visit)?;
+    visit_live(&dataplane.v6, hash_seed, &mut liveness, &mut visit)
 }
 
 fn visit_live<A: Address>(
     maps: &FamilyMaps<A>,
+    hash_seed: u64,
     liveness: &mut Liveness<'_>,
     visit: &mut impl FnMut(FlowLine),
 ) -> anyhow::Result<()> {
-    flows::visit(maps, |key, flow| {
+    flows::visit(maps, hash_seed, |key, flow| {
         if !liveness.is_over(flow)?
             && let Some(line) = line(key, flow, liveness.now())
         {

@@ -12,6 +12,7 @@ use dataplane_common::{
     pod::IpAddress,
     published::{Backend, BoundPort, PortSlot, port_slot},
     reason::Reason,
+    registry::Record,
     settings::Settings,
     tables::Route,
     testing::{
@@ -32,6 +33,7 @@ const BACKEND_V6: u32 = 4711;
 
 /// The maps of the programs.
 pub struct Tables {
+    hash_seed: u64,
     settings: Array<MapData, Settings>,
     backends: Array<MapData, Backend>,
     v4: FamilyMaps<Be32>,
@@ -111,6 +113,7 @@ impl Tables {
                     local: map($names.local)?.try_into()?,
                     buckets: map($names.buckets)?.try_into()?,
                     slots: map($names.slots)?.try_into()?,
+                    ring: map($names.ring)?.try_into()?,
                     spilled: map($names.spilled)?.try_into()?,
                     port_notes: map($names.port_notes)?.try_into()?,
                     remapped: map($names.remapped)?.try_into()?,
@@ -118,7 +121,9 @@ impl Tables {
                 }
             };
         }
+        let record: Array<MapData, Record> = map(maps::RECORD)?.try_into()?;
         Ok(Self {
+            hash_seed: record.get(&0, 0)?.hash_seed,
             settings,
             backends,
             v4: family!(maps::V4),
@@ -228,7 +233,7 @@ macro_rules! version {
             let (mut kept, mut others) = (world.flows.borrow_mut(), world.opening.borrow_mut());
             kept.clear();
             others.clear();
-            flows::visit(maps, |key, flow| {
+            flows::visit(maps, rig.tables.hash_seed, |key, flow| {
                 let table = if flow.is_kept() {
                     &mut kept
                 } else {
@@ -247,9 +252,11 @@ macro_rules! version {
             mut change: impl FnMut(&mut Flow<Self::Address>),
         ) -> Result<()> {
             let maps = &mut rig.tables.$maps;
-            for (index, mut slot) in slots_in_use(&maps.slots)? {
-                change(&mut slot.flow);
-                maps.slots.set(index, slot, 0)?;
+            for slots in [&mut maps.ring, &mut maps.slots] {
+                for (index, mut slot) in slots_in_use(slots)? {
+                    change(&mut slot.flow);
+                    slots.set(index, slot, 0)?;
+                }
             }
             for (key, mut flow) in entries(&maps.spilled)? {
                 change(&mut flow);
@@ -274,8 +281,10 @@ macro_rules! version {
             for index in 0..maps.buckets.len() {
                 maps.buckets.set(index, Bucket::zeroed(), 0)?;
             }
-            for (index, _) in slots_in_use(&maps.slots)? {
-                maps.slots.set(index, Slot::zeroed(), 0)?;
+            for slots in [&mut maps.ring, &mut maps.slots] {
+                for (index, _) in slots_in_use(slots)? {
+                    slots.set(index, Slot::zeroed(), 0)?;
+                }
             }
             clear!(maps.remapped);
             clear!(maps.foreign);
