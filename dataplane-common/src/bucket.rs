@@ -220,8 +220,8 @@ const fn first_of(found: u64, ways: u64) -> usize {
     (first.wrapping_mul(ways) >> 61 | is_none << 3) as usize
 }
 
-const _: () = assert!(size_of::<Slot<Be32>>() == 16 + 88);
-const _: () = assert!(size_of::<Slot<Ip6>>() == 40 + 112);
+const _: () = assert!(size_of::<Slot<Be32>>() == 16 + 96);
+const _: () = assert!(size_of::<Slot<Ip6>>() == 40 + 120);
 const _: () = assert!(size_of::<Bucket>() == 64);
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use bytemuck::Pod;
 use crate::{
     headers::{Be16, IpProtocol, TcpFlags},
     published::Traffic,
+    sequence::{Fit, Progress, Segment},
     settings::Settings,
     state::{Direction, Move, State, Timeouts},
     tables::Route,
@@ -133,6 +134,8 @@ pub struct Flow<A> {
     pub state: u8,
     /// [`KEPT`](Self::KEPT) and [`BEGUN_HERE`](Self::BEGUN_HERE), or neither.
     pub marks: u8,
+    /// Where its connection is, if it is one of TCP.
+    pub progress: Progress,
     /// When a packet of the client was first left to the kernel because admission is not `direct` any more,
     /// in milliseconds of the monotonic clock, as the two below; zero for never. Conntrack knows the flow
     /// soon after.
@@ -224,9 +227,9 @@ impl<A> Flow<A> {
 
     /// Takes note of a packet: time and state. Counting is the caller's.
     #[inline(always)]
-    pub fn observe(&mut self, direction: Direction, flags: TcpFlags, now: u32) -> Observed {
+    pub fn observe(&mut self, direction: Direction, segment: Segment, now: u32) -> Observed {
         let state = self.state();
-        let next = match state.after(direction, flags, now.wrapping_sub(self.created)) {
+        let next = match self.after(state, direction, segment, now) {
             Move::To(next) => next,
             Move::Ignored => return Observed::Noted,
             Move::Invalid => return Observed::Invalid,
@@ -247,6 +250,38 @@ impl<A> Flow<A> {
         } else {
             Observed::Noted
         }
+    }
+
+    /// What a packet does: as [`State::after`] has it, if it is where the connection is.
+    #[inline(always)]
+    fn after(&mut self, state: State, direction: Direction, segment: Segment, now: u32) -> Move {
+        let flags = segment.flags;
+        let is_opening = state == State::SynRecv;
+        if direction == Direction::Forward
+            && (is_opening || flags.any(TcpFlags::FIN | TcpFlags::RST))
+        {
+            match self
+                .progress
+                .fit(flags, segment.sequence, segment.acknowledgement, is_opening)
+            {
+                Fit::Exact => {}
+                // Of a connection that is closing conntrack checks no reset (`tcp_can_early_drop`).
+                Fit::Impossible if is_opening || state == State::Established => {
+                    return Move::Invalid;
+                }
+                Fit::Possible | Fit::Impossible => return Move::Ignored,
+            }
+        }
+        let next = state.after(direction, flags, now.wrapping_sub(self.created));
+        if direction == Direction::Reply && flags.any(TcpFlags::SYN) {
+            // The container has accepted a SYN that seemed to come amid a connection.
+            if flags.any(TcpFlags::ACK) && self.progress.begin(segment) && next == Move::Ignored {
+                return Move::To(State::SynRecv);
+            }
+        } else if direction == Direction::Reply {
+            self.progress.follow(segment);
+        }
+        next
     }
 }
 
@@ -277,16 +312,19 @@ impl<A: Copy> Flow<A> {
 
 const _: () = assert!(size_of::<FlowKey<crate::headers::Be32>>() == 16);
 const _: () = assert!(size_of::<FlowKey<crate::headers::Ip6>>() == 40);
-const _: () = assert!(size_of::<Flow<crate::headers::Be32>>() == 88);
-const _: () = assert!(size_of::<Flow<crate::headers::Ip6>>() == 112);
+const _: () = assert!(size_of::<Flow<crate::headers::Be32>>() == 96);
+const _: () = assert!(size_of::<Flow<crate::headers::Ip6>>() == 120);
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::headers::Be32;
 
-    const SYN: TcpFlags = TcpFlags(TcpFlags::SYN);
-    const ACK: TcpFlags = TcpFlags(TcpFlags::ACK);
+    const SYN: u8 = TcpFlags::SYN;
+    const SYN_ACK: u8 = TcpFlags::SYN | TcpFlags::ACK;
+    const ACK: u8 = TcpFlags::ACK;
+    const FIN_ACK: u8 = TcpFlags::FIN | TcpFlags::ACK;
+    const RST: u8 = TcpFlags::RST;
 
     fn flow() -> Flow<Be32> {
         Flow {
@@ -295,29 +333,130 @@ mod tests {
         }
     }
 
+    /// Where client and container begin to count.
+    const CLIENT: u32 = u32::MAX - 10;
+    const CONTAINER: u32 = 5_000;
+
+    /// A segment of the client, `ahead` of the beginning, that acknowledges as much of the container's.
+    fn from_client(flags: u8, ahead: u32, acknowledged: u32) -> Segment {
+        Segment {
+            flags: TcpFlags(flags),
+            sequence: CLIENT.wrapping_add(ahead),
+            acknowledgement: CONTAINER.wrapping_add(acknowledged),
+            payload: 0,
+        }
+    }
+
+    /// The same of the container.
+    fn from_container(flags: u8, ahead: u32, acknowledged: u32) -> Segment {
+        Segment {
+            flags: TcpFlags(flags),
+            sequence: CONTAINER.wrapping_add(ahead),
+            acknowledgement: CLIENT.wrapping_add(acknowledged),
+            payload: 0,
+        }
+    }
+
+    /// A connection that both ends have opened, one second after the other.
+    fn established() -> Flow<Be32> {
+        let mut flow = flow();
+        flow.observe(Direction::Forward, from_client(SYN, 0, 0), 1);
+        flow.observe(Direction::Reply, from_container(SYN_ACK, 0, 1), 2);
+        flow.observe(Direction::Forward, from_client(ACK, 1, 1), 3);
+        assert_eq!(flow.state(), State::Established);
+        flow
+    }
+
     #[test]
     fn a_packet_leaves_its_time_and_state() {
         let mut flow = flow();
         assert_eq!(
-            flow.observe(Direction::Forward, SYN, 1),
+            flow.observe(Direction::Forward, from_client(SYN, 0, 0), 1),
             Observed::Noted,
             "a SYN alone proves nothing"
         );
-        let syn_ack = TcpFlags(SYN.0 | ACK.0);
         assert_eq!(
-            flow.observe(Direction::Reply, syn_ack, 2),
+            flow.observe(Direction::Reply, from_container(SYN_ACK, 0, 1), 2),
             Observed::Noted,
             "nor does its answer"
         );
-        assert_eq!(flow.observe(Direction::Forward, ACK, 3), Observed::Proven);
+        let ack = from_client(ACK, 1, 1);
+        assert_eq!(flow.observe(Direction::Forward, ack, 3), Observed::Proven);
         flow.marks |= Flow::<Be32>::KEPT;
-        assert_eq!(flow.observe(Direction::Forward, ACK, 4), Observed::Noted);
+        assert_eq!(flow.observe(Direction::Forward, ack, 4), Observed::Noted);
         assert_eq!((flow.state(), flow.last_seen), (State::Established, 4));
         assert_eq!(
-            flow.observe(Direction::Forward, syn_ack, 5),
+            flow.observe(Direction::Forward, from_client(SYN_ACK, 1, 1), 5),
             Observed::Invalid
         );
         assert_eq!(flow.last_seen, 4, "no trace");
+    }
+
+    #[test]
+    fn who_has_not_heard_the_container_proves_nothing() {
+        let mut flow = flow();
+        flow.observe(Direction::Forward, from_client(SYN, 0, 0), 1);
+        flow.observe(Direction::Reply, from_container(SYN_ACK, 0, 1), 2);
+        let before = flow;
+        for flags in [ACK, FIN_ACK] {
+            for acknowledged in [0, 2, u32::MAX] {
+                let guess = from_client(flags, 1, acknowledged);
+                assert_eq!(flow.observe(Direction::Forward, guess, 3), Observed::Noted);
+                assert_eq!(flow, before);
+            }
+        }
+        let ack = from_client(ACK, 1, 1);
+        assert_eq!(flow.observe(Direction::Forward, ack, 3), Observed::Proven);
+    }
+
+    #[test]
+    fn a_reset_or_end_that_is_elsewhere_leaves_no_trace() {
+        let mut flow = established();
+        let before = flow;
+        for ahead in [0, 2, 1 << 30, 1 << 31] {
+            for flags in [RST, RST | ACK, FIN_ACK] {
+                let forged = from_client(flags, ahead, 0);
+                let observed = flow.observe(Direction::Forward, forged, 9);
+                let is_behind = ahead == 0 || ahead > 1 << 30;
+                let expected = if flags != FIN_ACK && is_behind {
+                    Observed::Invalid
+                } else {
+                    Observed::Noted
+                };
+                assert_eq!((observed, flow), (expected, before), "{forged:?}");
+            }
+        }
+        for (genuine, state) in [
+            (from_client(RST, 1, 0), State::Close),
+            (from_client(RST | ACK, 1461, 1), State::Close),
+            (from_client(FIN_ACK, 1, 0), State::FinWait),
+            (from_client(FIN_ACK, 1461, 1), State::FinWait),
+        ] {
+            let mut flow = before;
+            flow.observe(Direction::Forward, genuine, 9);
+            assert_eq!((flow.state(), flow.last_seen), (state, 9), "{genuine:?}");
+        }
+    }
+
+    #[test]
+    fn a_connection_that_the_container_takes_for_a_new_one_is_one() {
+        // The end of the last one has not been seen.
+        for state in [State::Established, State::FinWait, State::CloseWait] {
+            let mut flow = established();
+            flow.state = state as u8;
+            let again = from_container(SYN_ACK, 0, 1);
+            flow.observe(Direction::Reply, again, 3);
+            assert_eq!(flow.state(), state, "sent again, it says nothing");
+            flow.observe(Direction::Forward, from_client(SYN, 70_000, 0), 4);
+            assert_eq!(flow.state(), state, "a SYN alone says nothing");
+            flow.observe(Direction::Reply, from_container(SYN_ACK, 90_000, 70_001), 5);
+            assert_eq!(flow.state(), State::SynRecv);
+            let ack = from_client(ACK, 70_001, 90_001);
+            flow.observe(Direction::Forward, ack, 6);
+            assert_eq!(flow.state(), State::Established);
+            flow.observe(Direction::Forward, from_client(RST, 70_001, 0), 7);
+            assert_eq!(flow.state(), State::Close);
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::{
     parse::Parsed,
     published::{Backend, PortSlot, Traffic},
     reason::Reason,
+    sequence::{Progress, Segment},
     settings::{Admission, Settings},
     state::{Direction, State},
     tables::{Route, TableFull, Tables},
@@ -224,7 +225,7 @@ impl<F: Family> Candidate<'_, F> {
             return known;
         }
         flow.take_back();
-        let (known, observed) = self.take_into::<T>(&mut flow);
+        let (known, observed) = self.take_into::<T>(&mut flow, self.parsed.segment());
         drop(flow);
         if observed == Observed::Proven {
             tables.establish(key);
@@ -232,9 +233,13 @@ impl<F: Family> Candidate<'_, F> {
         known
     }
 
-    /// Takes a packet into its flow.
+    /// Takes a packet into its flow. Of where it is in its connection `segment` says as much as has to be known.
     #[inline(always)]
-    pub(crate) fn take_into<T: Tables<F>>(&self, flow: &mut Flow<F::Address>) -> (Known, Observed) {
+    pub(crate) fn take_into<T: Tables<F>>(
+        &self,
+        flow: &mut Flow<F::Address>,
+        segment: Segment,
+    ) -> (Known, Observed) {
         let is_stale = flow.is_route_stale(self.settings, self.now);
         if is_stale && T::IS_SEEN_AGAIN {
             return (Known::Refused(Reason::NoRoute), Observed::Noted);
@@ -242,7 +247,7 @@ impl<F: Family> Candidate<'_, F> {
         if !is_stale && flow.external_ifindex != self.ingress {
             return (Known::Refused(Reason::ReversePath), Observed::Noted);
         }
-        let observed = flow.observe(Direction::Forward, self.parsed.flags, self.now);
+        let observed = flow.observe(Direction::Forward, segment, self.now);
         if observed == Observed::Invalid {
             return (Known::Refused(Reason::TcpState), observed);
         }
@@ -410,6 +415,7 @@ impl<F: Family> Candidate<'_, F> {
             flow.state = state as u8;
             flow.marks = marks;
             flow.client_port = self.parsed.ports.source;
+            flow.progress = Progress::UNKNOWN;
             flow.routed_at = self.now;
             flow.created = self.now;
             flow.last_seen = self.now;

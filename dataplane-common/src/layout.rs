@@ -4,7 +4,7 @@ use crate::bucket::{RING_BITS, WAYS};
 
 /// The layout's version: part of the pin path, and to be raised by every change to a map's key, value,
 /// type or meaning.
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 6;
 
 /// Backends, and thus rows of `portway ls`, that one instance can hold. Index 0 is never used.
 pub const MAX_BACKENDS: u32 = 16_384;

@@ -17,6 +17,7 @@ use crate::{
     packet::Packet,
     parse::{Parsed, parse},
     reason::Reason,
+    sequence::Segment,
     settings::Settings,
     state::{Direction, State},
     tables::Tables,
@@ -44,18 +45,11 @@ impl<F: Family> Candidate<'_, F> {
             if Flow::<F::Address>::is_leased(flow.admitted_in_at, self.settings, now)
                 && is_plain(&flow, self.parsed)
             {
-                self.take_into::<T>(&mut flow)
+                self.take_into::<T>(&mut flow, Segment::PLAIN)
             } else if T::IS_SEEN_AGAIN {
                 return Known::Refused(Reason::Lease);
             } else {
-                if flow.handed_over_at == 0 {
-                    flow.handed_over_at = now.max(1);
-                }
-                let mut observed = flow.observe(Direction::Forward, self.parsed.flags, self.now);
-                if flow.admitted_in_at == 0 {
-                    // Nobody has proved anything by packets that the firewall may have dropped.
-                    observed = Observed::Noted;
-                }
+                let observed = self.leave_to_kernel(&mut flow, now);
                 (Known::Refused(Reason::Lease), observed)
             };
         drop(flow);
@@ -63,6 +57,20 @@ impl<F: Family> Candidate<'_, F> {
             tables.establish(key);
         }
         known
+    }
+
+    /// Takes note of a packet of a flow that goes up the stack. `now` in milliseconds.
+    #[inline(never)]
+    fn leave_to_kernel(&self, flow: &mut Flow<F::Address>, now: u32) -> Observed {
+        if flow.handed_over_at == 0 {
+            flow.handed_over_at = now.max(1);
+        }
+        let observed = flow.observe(Direction::Forward, self.parsed.segment(), self.now);
+        if flow.admitted_in_at == 0 {
+            // Nobody has proved anything by packets that the firewall may have dropped.
+            return Observed::Noted;
+        }
+        observed
     }
 
     /// Takes the packet into its flow if it ends a connection that has been ours alone so far. Conntrack picks
@@ -75,7 +83,7 @@ impl<F: Family> Candidate<'_, F> {
                 && !flow.is_known_to_kernel(self.settings, tables.now_millis());
             is_ours_alone
                 && self.exclude(tables, &flow).is_none()
-                && self.take_into::<T>(&mut flow).0 == Known::Accepted
+                && self.take_into::<T>(&mut flow, self.parsed.segment()).0 == Known::Accepted
         })
     }
 }
@@ -109,7 +117,7 @@ pub(crate) fn check_reply<F: Family>(
     if flow.admitted_in_at == 0 {
         return Err(Reason::NotAReply);
     }
-    flow.observe(Direction::Reply, parsed.flags, now);
+    flow.observe(Direction::Reply, parsed.segment(), now);
     Err(Reason::Lease)
 }
 

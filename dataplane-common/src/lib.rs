@@ -27,6 +27,7 @@
 //! | [`flow`] | flows: keys, what a flow knows, counters |
 //! | [`bucket`] | the table that flows are found in |
 //! | [`state`] | how far a flow has come, and its time-outs |
+//! | [`sequence`] | where a TCP connection is, by its container's sequence numbers |
 //! | [`reason`] | why a packet was left to the slow path; the counters' index |
 //! | [`settings`] | what the controller tells the programs |
 //! | [`registry`] | what the controller keeps in pinned maps for itself |
@@ -61,6 +62,7 @@ pub mod reason;
 pub mod registry;
 pub mod reply;
 pub mod rewrite;
+pub mod sequence;
 pub mod settings;
 pub mod state;
 pub mod tables;

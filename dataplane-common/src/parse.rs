@@ -4,9 +4,10 @@ use core::mem::offset_of;
 
 use crate::{
     family::{Family, Network},
-    headers::{Be16, IpProtocol, Ports, Tcp, TcpFlags, Udp},
+    headers::{Be16, Be32, IpProtocol, Ports, Tcp, TcpFlags, Udp},
     packet::Packet,
     reason::Reason,
+    sequence::Segment,
 };
 
 /// A TCP segment or UDP datagram that may be translated.
@@ -18,10 +19,14 @@ pub struct Parsed<F: Family> {
     pub ports: Ports,
     /// TCP's control bits; none for UDP.
     pub flags: TcpFlags,
-    /// Length of the transport header, in bytes.
-    transport_len: u32,
+    /// Length of all headers from the IP header on, in bytes.
+    headers_len: u8,
     /// Bytes of payload in each segment, or zero.
-    segment_size: u32,
+    segment_size: u16,
+    /// TCP's sequence number; zero for UDP, as the next.
+    sequence: Be32,
+    /// TCP's acknowledgement number.
+    acknowledgement: Be32,
 }
 
 impl<F: Family> Parsed<F> {
@@ -63,9 +68,20 @@ impl<F: Family> Parsed<F> {
         let length = if self.segment_size == 0 {
             self.network.length
         } else {
-            F::HEADER_LEN as u32 + self.transport_len + self.segment_size
+            u32::from(self.headers_len) + u32::from(self.segment_size)
         };
         length <= mtu
+    }
+
+    /// Where in its connection it is. Of several segments in one packet (GSO, GRO) all together.
+    #[inline(always)]
+    pub fn segment(&self) -> Segment {
+        Segment {
+            flags: self.flags,
+            sequence: self.sequence.get(),
+            acknowledgement: self.acknowledgement.get(),
+            payload: self.network.length - u32::from(self.headers_len),
+        }
     }
 }
 
@@ -95,7 +111,7 @@ pub(crate) fn transport<F: Family, P: Packet>(
     is_cut: bool,
 ) -> Result<Parsed<F>, Reason> {
     let l4_len = network.length - (l4 - P::L3) as u32;
-    let (ports, flags, transport_len) = match network.protocol {
+    let (ports, flags, header_len, sequence, acknowledgement) = match network.protocol {
         IpProtocol::TCP => {
             let tcp: Tcp = packet.load(l4).ok_or(Reason::Malformed)?;
             let header_len = u32::from(tcp.data_offset >> 4) * 4;
@@ -105,7 +121,13 @@ pub(crate) fn transport<F: Family, P: Packet>(
             if !tcp.flags.valid() {
                 return Err(Reason::TcpFlags);
             }
-            (tcp.ports, tcp.flags, header_len)
+            (
+                tcp.ports,
+                tcp.flags,
+                header_len,
+                tcp.sequence,
+                tcp.acknowledgement,
+            )
         }
         IpProtocol::UDP => {
             let udp: Udp = packet.load(l4).ok_or(Reason::Malformed)?;
@@ -113,7 +135,8 @@ pub(crate) fn transport<F: Family, P: Packet>(
             if length < size_of::<Udp>() as u32 || (length > l4_len && !is_cut) {
                 return Err(Reason::Malformed);
             }
-            (udp.ports, TcpFlags(0), size_of::<Udp>() as u32)
+            let (header_len, none) = (size_of::<Udp>() as u32, Be32::new(0));
+            (udp.ports, TcpFlags(0), header_len, none, none)
         }
         protocol if protocol == F::ICMP => return Err(Reason::Icmp),
         _ => return Err(Reason::Protocol),
@@ -126,7 +149,9 @@ pub(crate) fn transport<F: Family, P: Packet>(
         network,
         ports,
         flags,
-        transport_len,
-        segment_size: packet.segment_size(),
+        headers_len: ((l4 - P::L3) as u32 + header_len) as u8,
+        segment_size: packet.segment_size() as u16,
+        sequence,
+        acknowledgement,
     })
 }

@@ -85,7 +85,7 @@ pub fn reply<F: Family, P: Packet, T: Tables<F>>(
     if !parsed.fits(u32::from(flow.external_mtu)) {
         return Err(Reason::Mtu);
     }
-    let observed = flow.observe(Direction::Reply, parsed.flags, now);
+    let observed = flow.observe(Direction::Reply, parsed.segment(), now);
     if observed == Observed::Invalid {
         return Err(Reason::TcpState);
     }

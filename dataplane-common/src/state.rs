@@ -1,8 +1,7 @@
 //! How far a flow has come, as conntrack would see it.
 //!
 //! TCP's states and moves are those of nf_conntrack (net/netfilter/nf_conntrack_proto_tcp.c), UDP's those of
-//! nf_conntrack_proto_udp.c. Sequence numbers are not tracked, as they are not in the kernel's own fast path
-//! (net/netfilter/nf_flow_table_core.c).
+//! nf_conntrack_proto_udp.c. Which segments are where their connection is [`sequence`](crate::sequence) knows.
 
 use crate::headers::{IpProtocol, TcpFlags};
 
@@ -183,8 +182,8 @@ impl State {
             (Self::FinWait | Self::CloseWait, _) => Move::To(Self::CloseWait),
             (Self::LastAck, _) if is_fin => Move::To(Self::LastAck),
             (Self::LastAck | Self::TimeWait, _) => Move::To(Self::TimeWait),
-            // A container that goes on talking has not accepted the client's RST: it was forged, or late.
-            // Conntrack would have known by its sequence number.
+            // A container that goes on talking has not accepted the client's RST: it was forged, or late, and
+            // nothing was known that it could be told by.
             (_, Reply) => Move::To(Self::Established),
             (_, Forward) => Move::To(self),
         }

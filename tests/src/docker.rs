@@ -3,7 +3,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     io::{Read, Write},
     net::Ipv4Addr,
     ops::Deref,
@@ -18,6 +17,7 @@ use serde_json::json;
 
 use crate::{
     daemon::Daemon,
+    engine::{Engine, PROXY},
     guest,
     host::Host,
     image,
@@ -31,7 +31,7 @@ use crate::{
 pub const SOCKET: &str = "/run/docker.sock";
 
 /// The folder of everything that is the daemon's, in the host.
-const HOME: &str = "/run/docker-lab";
+pub(crate) const HOME: &str = "/run/docker-lab";
 
 /// Where it keeps the network namespaces of its containers, in a host.
 pub const NAMESPACES: &str = "/run/docker-lab/exec/netns";
@@ -42,9 +42,10 @@ const FIXED_CIDR_V6: &str = "fd00:1::/64";
 /// How long dockerd may take to come up or go down.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// A running dockerd with the lab's image loaded.
+/// A running daemon with the lab's image loaded: dockerd, unless [`Engine`] says otherwise.
 #[derive(Debug)]
 pub struct Docker {
+    engine: Engine,
     daemon: Option<Daemon>,
 }
 
@@ -81,13 +82,13 @@ impl Event {
 }
 
 impl Docker {
-    /// Starts dockerd in `host` and imports the lab's image.
+    /// Starts the daemon in `host` and imports the lab's image.
     ///
     /// # Errors
     /// It does not come up; with the end of its log.
     pub fn start(host: &Host) -> Result<Self> {
         // Nobody answers DNS at the client's address, and says so at once.
-        Self::start_with(host, &json!({ "dns": [CLIENTS[0]] }))
+        Self::start_with(host, json!({ "dns": [CLIENTS[0]] }))
     }
 
     /// The same with IPv6 addresses on the default bridge, published by ip6tables or by docker-proxy alone.
@@ -103,7 +104,7 @@ impl Docker {
             // Docker before 27 wants it for ip6tables.
             "experimental": true,
         });
-        Self::start_with(host, &config)
+        Self::start_with(host, config)
     }
 
     /// Starts dockerd without rules of its own: published ports are docker-proxy's alone.
@@ -111,7 +112,16 @@ impl Docker {
     /// # Errors
     /// As [`Docker::start`].
     pub fn start_without_rules(host: &Host) -> Result<Self> {
-        Self::start_with(host, &json!({ "dns": [CLIENTS[0]], "iptables": false }))
+        Self::start_with(host, json!({ "dns": [CLIENTS[0]], "iptables": false }))
+    }
+
+    /// Starts dockerd without its docker-proxy: published ports are its rules' alone.
+    ///
+    /// # Errors
+    /// As [`Docker::start`].
+    pub fn start_without_proxy(host: &Host) -> Result<Self> {
+        let config = json!({ "dns": [CLIENTS[0]], PROXY: false });
+        Self::start_with(host, config)
     }
 
     /// Starts dockerd so that its containers stay when it ends, or not.
@@ -120,35 +130,43 @@ impl Docker {
     /// As [`Docker::start`].
     pub fn start_with_live_restore(host: &Host, live_restore: bool) -> Result<Self> {
         let config = json!({ "dns": [CLIENTS[0]], "live-restore": live_restore });
-        Self::start_with(host, &config)
+        Self::start_with(host, config)
     }
 
-    /// Starts dockerd with all of that at once: IPv6 by ip6tables, containers that stay when it ends, and nobody but the
-    /// rules to hand packets on. Where these are missing the port's socket, of which nobody reads, keeps what comes.
+    /// Starts dockerd without docker-proxy too, with IPv6 by ip6tables, and so that its containers stay when it ends: nobody
+    /// but the rules hands packets on. Where these are missing the port's socket, of which nobody reads, keeps what comes.
     ///
     /// # Errors
     /// As [`Docker::start`].
-    pub fn start_without_proxy(host: &Host) -> Result<Self> {
+    pub fn start_lasting_without_proxy(host: &Host) -> Result<Self> {
         let config = json!({
             "dns": [CLIENTS[0]],
             "live-restore": true,
-            "userland-proxy": false,
+            PROXY: false,
             "ipv6": true,
             "fixed-cidr-v6": FIXED_CIDR_V6,
             "ip6tables": true,
             // Docker before 27 wants it for ip6tables.
             "experimental": true,
         });
-        Self::start_with(host, &config)
+        Self::start_with(host, config)
     }
 
-    fn start_with(host: &Host, config: &serde_json::Value) -> Result<Self> {
-        fs::create_dir_all(host.file(HOME))?;
-        fs::write(host.file(HOME).join("daemon.json"), config.to_string())?;
-        let mut docker = Self { daemon: None };
+    fn start_with(host: &Host, config: serde_json::Value) -> Result<Self> {
+        let engine = Engine::chosen()?;
+        engine.configure(host, config)?;
+        let mut docker = Self {
+            engine,
+            daemon: None,
+        };
         docker.up(host)?;
         image::import(host).context("cannot make the lab's image")?;
         Ok(docker)
+    }
+
+    /// Which daemon it is.
+    pub fn engine(&self) -> Engine {
+        self.engine
     }
 
     /// Starts the daemon again after [`Docker::down`], with the containers it had.
@@ -156,19 +174,8 @@ impl Docker {
     /// # Errors
     /// It does not come up.
     pub fn up(&mut self, host: &Host) -> Result<()> {
-        let daemon = host
-            .command("dockerd")
-            .args(["--config-file", &format!("{HOME}/daemon.json")])
-            .args(["--data-root", &format!("{HOME}/data")])
-            .args(["--exec-root", &format!("{HOME}/exec")])
-            .args(["--pidfile", &format!("{HOME}/pid")])
-            .args(["--host", &format!("unix://{SOCKET}")])
-            // systemd, where it is there, knows nothing of this host.
-            .args(["--exec-opt", "native.cgroupdriver=cgroupfs"])
-            .args(["--cgroup-parent", &format!("/{}", host.cgroup())])
-            .env_remove("DOCKER_HOST")
-            .start()?;
-        wait::until_true("dockerd", LIMIT, || match daemon.ended() {
+        let daemon = self.engine.daemon(host).start()?;
+        wait::until_true("Docker's daemon", LIMIT, || match daemon.ended() {
             Some(code) => bail!("it ended with status {code}:\n{}", last_words(&daemon)),
             None => Ok(answers(host)),
         })
@@ -216,6 +223,16 @@ impl DockerLab {
     pub fn without_rules() -> Result<Self> {
         let lab = Lab::new()?;
         let docker = Docker::start_without_rules(&lab.host)?;
+        Ok(Self { docker, lab })
+    }
+
+    /// The same with [`Docker::start_without_proxy`].
+    ///
+    /// # Errors
+    /// As [`DockerLab::new`].
+    pub fn without_proxy() -> Result<Self> {
+        let lab = Lab::new()?;
+        let docker = Docker::start_without_proxy(&lab.host)?;
         Ok(Self { docker, lab })
     }
 

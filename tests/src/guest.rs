@@ -22,6 +22,8 @@ use nix::{
 };
 use socket2::{Domain, Socket, Type};
 
+use crate::system::System;
+
 /// The guest's file name, here and in an image.
 pub const PROGRAM: &str = "portway-lab-guest";
 
@@ -190,11 +192,12 @@ fn http(mut stream: TcpStream, client: SocketAddr, greeting: &str) -> io::Result
     Ok(())
 }
 
-/// A host's first process: prepares the mount namespace, then waits for orphans until it is killed.
+/// A host's first process: prepares the mount namespace, with another file system if one is given, then waits for
+/// orphans until it is killed.
 ///
 /// # Errors
 /// A mount is refused.
-pub fn init() -> Result<Infallible> {
+pub fn init(system: Option<&System>) -> Result<Infallible> {
     let none = None::<&str>;
     // What is mounted here must not show up outside.
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
@@ -202,6 +205,9 @@ pub fn init() -> Result<Infallible> {
     for (kind, target) in [("proc", "/proc"), ("tmpfs", "/run"), ("bpf", "/sys/fs/bpf")] {
         mount(Some(kind), target, Some(kind), MsFlags::empty(), none)
             .with_context(|| format!("cannot mount a {kind} on {target}"))?;
+    }
+    if let Some(system) = system {
+        system.enter()?;
     }
     let mut child_ended = SigSet::empty();
     child_ended.add(Signal::SIGCHLD);

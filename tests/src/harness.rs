@@ -40,6 +40,15 @@ impl Test {
         Self::new(name, &[Root, Kernel, Docker, Portway], run)
     }
 
+    /// A test of portway with Docker's own daemon: of its configuration, or of the rules that only it makes.
+    pub fn with_dockerd(
+        name: &'static str,
+        run: impl FnOnce() -> Result<()> + Send + 'static,
+    ) -> Self {
+        use Requirement::{Dockerd, Kernel, Portway, Root};
+        Self::new(name, &[Root, Kernel, Dockerd, Portway], run)
+    }
+
     /// A test that needs `requires`.
     pub fn new(
         name: &'static str,

@@ -32,6 +32,7 @@ use crate::{
     guest,
     netns::Netns,
     process::Cmd,
+    system::System,
     wait::{self, PATIENCE},
 };
 
@@ -64,7 +65,11 @@ impl Host {
         remove_stale_cgroups();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let cgroup = format!("{CGROUP_PREFIX}{}-{number}", process::id());
-        let init = Cmd::new_host(guest::program()?).arg("init").start()?;
+        let system = System::chosen()?;
+        let init = Cmd::new_host(guest::program()?)
+            .arg("init")
+            .args(system.iter().flat_map(System::arguments))
+            .start()?;
         alive(|hosts| hosts.push((init.pid(), cgroup.clone())));
         init.line(guest::READY, PATIENCE)?;
         let net = fs::File::open(format!("/proc/{}/ns/net", init.pid()))

@@ -6,18 +6,21 @@
 //! | [`lab`] | the lab as a whole: an outside client and the host under test |
 //! | [`netns`] | a network namespace |
 //! | [`host`] | the host's network, mount and PID namespaces, and how they vanish |
+//! | [`system`] | its file system: the machine's, or another Debian's |
 //! | [`tun`] | a link without Ethernet, or with a driver that has native XDP |
 //! | [`process`] | a command inside a namespace |
 //! | [`tracer`] | one that is killed at a system call |
 //! | [`daemon`] | one that runs until it is told to end |
 //! | [`container`] | a container without Docker |
 //! | [`docker`] | a private Docker daemon |
+//! | [`engine`] | which daemon that is: dockerd, or podman |
 //! | [`image`] | the image its containers run |
 //! | [`guest`] | what runs inside: the host's first process, servers |
 //! | [`conversation`] | HTTP, TCP and UDP clients |
 //! | [`live`] | many conversations at once, and what becomes of them |
 //! | [`raw`] | datagrams in fragments, in any order |
 //! | [`packets`] | packets made by hand, sent and seen as they are |
+//! | [`numbers`] | where a TCP connection is, by its client's kernel |
 //! | [`conntrack`] | conntrack, as portway asks it |
 //! | [`iptables`] | netfilter's counters |
 //! | [`portway`] | the program under test |
@@ -43,6 +46,7 @@ pub mod conversation;
 pub mod daemon;
 pub mod differential;
 pub mod docker;
+pub mod engine;
 pub mod footprint;
 pub mod fuzz;
 pub mod guest;
@@ -56,6 +60,7 @@ pub mod lab;
 pub mod live;
 pub mod memory;
 pub mod netns;
+pub mod numbers;
 pub mod packets;
 pub mod pass;
 pub mod portway;
@@ -68,6 +73,7 @@ pub mod scenarios;
 pub mod setting;
 pub mod soak;
 pub mod stage;
+pub mod system;
 pub mod tracer;
 pub mod tun;
 pub mod wait;

@@ -73,31 +73,66 @@ pub fn segment(
     destination: SocketAddr,
     payload: &[u8],
 ) -> Vec<u8> {
-    let ports = Ports {
+    if protocol == IpProtocol::TCP {
+        let header = tcp_header(source, destination, TcpFlags::ACK, [1, 2]);
+        return transport(protocol, source, destination, &header, 16, payload);
+    }
+    let header = Udp {
+        ports: ports(source, destination),
+        length: Be16::new((size_of::<Udp>() + payload.len()) as u16),
+        checksum: Be16::new(0),
+    };
+    transport(protocol, source, destination, bytes_of(&header), 6, payload)
+}
+
+/// A TCP segment without payload as an IP packet, with these control bits, sequence number and
+/// acknowledgement number.
+pub fn control(
+    source: SocketAddr,
+    destination: SocketAddr,
+    flags: u8,
+    numbers: [u32; 2],
+) -> Vec<u8> {
+    let header = tcp_header(source, destination, flags, numbers);
+    transport(IpProtocol::TCP, source, destination, &header, 16, &[])
+}
+
+fn tcp_header(
+    source: SocketAddr,
+    destination: SocketAddr,
+    flags: u8,
+    [sequence, acknowledgement]: [u32; 2],
+) -> Vec<u8> {
+    bytes_of(&Tcp {
+        ports: ports(source, destination),
+        sequence: Be32::new(sequence),
+        acknowledgement: Be32::new(acknowledgement),
+        data_offset: 5 << 4,
+        flags: TcpFlags(flags),
+        window: Be16::new(1000),
+        checksum: Be16::new(0),
+        urgent: Be16::new(0),
+    })
+    .to_vec()
+}
+
+fn ports(source: SocketAddr, destination: SocketAddr) -> Ports {
+    Ports {
         source: Be16::new(source.port()),
         destination: Be16::new(destination.port()),
-    };
-    let (header, checksum_at) = if protocol == IpProtocol::TCP {
-        let header = Tcp {
-            ports,
-            sequence: Be32::new(1),
-            acknowledgement: Be32::new(2),
-            data_offset: 5 << 4,
-            flags: TcpFlags(TcpFlags::ACK),
-            window: Be16::new(1000),
-            checksum: Be16::new(0),
-            urgent: Be16::new(0),
-        };
-        (bytes_of(&header).to_vec(), 16)
-    } else {
-        let header = Udp {
-            ports,
-            length: Be16::new((size_of::<Udp>() + payload.len()) as u16),
-            checksum: Be16::new(0),
-        };
-        (bytes_of(&header).to_vec(), 6)
-    };
-    let mut bytes = [&header, payload].concat();
+    }
+}
+
+/// Header and payload as an IP packet, with the checksum put into the header.
+fn transport(
+    protocol: IpProtocol,
+    source: SocketAddr,
+    destination: SocketAddr,
+    header: &[u8],
+    checksum_at: usize,
+    payload: &[u8],
+) -> Vec<u8> {
+    let mut bytes = [header, payload].concat();
     let sum = pseudo_checksum(source.ip(), destination.ip(), protocol, &bytes);
     bytes[checksum_at..checksum_at + 2].copy_from_slice(&sum.to_be_bytes());
     ip(source.ip(), destination.ip(), protocol, 61, &bytes)

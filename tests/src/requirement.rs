@@ -1,13 +1,14 @@
 //! What a test needs of the machine.
 
-use std::{env, fmt, fs, path::Path};
+use std::{env, fmt, fs};
 
 use nix::unistd::geteuid;
 
 use crate::{
+    engine::Engine,
     image,
     kernel::{self, Release},
-    portway,
+    portway, system,
 };
 
 /// A thing that a machine may lack.
@@ -25,8 +26,10 @@ pub enum Requirement {
     Ethtool,
     /// systemd-analyze, for the unit.
     Systemd,
-    /// dockerd and what the lab's image is made of.
+    /// A daemon with Docker's API, and what the lab's image is made of.
     Docker,
+    /// The same, and it has to be dockerd.
+    Dockerd,
     /// The program under test.
     Portway,
 }
@@ -41,8 +44,11 @@ impl Requirement {
             Self::XdpFeatures => since(kernel::XDP_FEATURES),
             Self::Ethtool => missing_program(&["ethtool"]),
             Self::Systemd => missing_program(&["systemd-analyze"]),
-            Self::Docker => missing_program(&["dockerd", "containerd", "docker", "ldd", "tar"])
-                .or_else(|| image::busybox().err().map(|error| error.to_string())),
+            Self::Docker => missing_docker(),
+            Self::Dockerd => match Engine::chosen() {
+                Ok(Engine::Podman) => Some("the engine is podman".to_owned()),
+                _ => missing_docker(),
+            },
             Self::Portway => portway::program().err().map(|error| error.to_string()),
         }
     }
@@ -58,6 +64,7 @@ impl fmt::Display for Requirement {
             Self::Ethtool => "ethtool",
             Self::Systemd => "systemd",
             Self::Docker => "docker",
+            Self::Dockerd => "dockerd",
             Self::Portway => "portway",
         })
     }
@@ -77,13 +84,22 @@ fn missing_in_kernel() -> Option<String> {
     missing_program(&["ip", "tc", "iptables", "iptables-save"])
 }
 
+fn missing_docker() -> Option<String> {
+    match Engine::chosen() {
+        Ok(engine) => missing_program(engine.programs())
+            .or_else(|| missing_program(&["ldd", "tar"]))
+            .or_else(|| image::busybox().err().map(|error| error.to_string())),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
 fn missing_program(programs: &[&str]) -> Option<String> {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders: Vec<_> = env::split_paths(&path).collect();
     let has = |program: &str| {
         folders
             .iter()
-            .any(|folder| Path::new(folder).join(program).is_file())
+            .any(|folder| system::has(&folder.join(program)))
     };
     let missing: Vec<_> = programs
         .iter()

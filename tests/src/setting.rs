@@ -1,6 +1,6 @@
 //! What the environment says a test is to do.
 
-use std::{env, error::Error, str::FromStr};
+use std::{env, error::Error, path::PathBuf, str::FromStr};
 
 use anyhow::{Context as _, Result};
 
@@ -20,4 +20,9 @@ where
             .with_context(|| variable.to_owned())
     })
     .transpose()
+}
+
+/// The path that a variable has, if it is there.
+pub fn path_setting(variable: &str) -> Option<PathBuf> {
+    env::var_os(variable).map(PathBuf::from)
 }

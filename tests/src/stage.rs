@@ -127,7 +127,8 @@ impl<'b> Stage<'b> {
         let what = "outcomes without and with portway";
         let outcome = format!("{} of {} equal", seen.len(), seen_without.len());
         self.report.seen("compared", what, &outcome);
-        let used = portway.status()?.since(&before);
+        let status = portway.status()?;
+        let used = status.since(&before);
         if reached.is_empty() {
             ensure!(
                 used == Used::NOTHING,
@@ -137,6 +138,12 @@ impl<'b> Stage<'b> {
                 .seen("with portway", "fast path", "not touched, as it should be");
         } else {
             ensure!(used.both_ways(), "the fast path was not used: {used:?}");
+            let expected = self.lab.docker.engine().admission();
+            let admission = status.admission.context("no admission")?;
+            ensure!(
+                admission.mode == expected,
+                "not {expected} but {admission:?}"
+            );
             let Used {
                 forwarded, replied, ..
             } = used;

@@ -21,7 +21,7 @@ use portway_tests::{
     harness::{self, Test},
     lab::{CLIENTS, EXTERNAL, HOST, Lab},
     memory,
-    packets::{Link, icmp_error, segment},
+    packets::{Link, control, icmp_error, segment},
     portway::Portway,
     raw::Datagram,
     setting::setting,
@@ -69,7 +69,6 @@ const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 0);
 /// What is sent: its name, and a packet of it, from the IP header on.
 type Attack = (&'static str, fn(&mut Rng) -> Vec<u8>);
 
-// The last leaves connections behind that seem to close.
 const ATTACKS: [Attack; 10] = [
     ("SYNs of new connections", syn),
     ("datagrams of new flows", datagram),
@@ -222,7 +221,7 @@ fn ensure_alive(portway: &Portway, begun: Instant) -> Result<()> {
     let age = begun.elapsed().as_secs_f64() - 2.0;
     let old: HashSet<&str> = flows
         .iter()
-        .filter(|flow| flow.age_s >= age)
+        .filter(|flow| flow.age_s >= age && flow.state == "established")
         .map(|flow| flow.client.as_str())
         .collect();
     let lost: Vec<_> = [UDP_CLIENTS, TCP_CLIENTS]
@@ -307,20 +306,8 @@ fn stranger(random: &mut Rng) -> SocketAddr {
 }
 
 fn tcp(source: SocketAddr, random: &mut Rng, flags: u8) -> Vec<u8> {
-    let mut packet = segment(IpProtocol::TCP, source, (HOST, TCP).into(), &[]);
-    packet[24..28].copy_from_slice(&random.u32(..).to_be_bytes());
-    packet[28..32].copy_from_slice(&random.u32(..).to_be_bytes());
-    packet[33] = flags;
-    finish_tcp(&mut packet);
-    packet
-}
-
-/// Puts the right checksum into a TCP segment without payload.
-fn finish_tcp(packet: &mut [u8]) {
-    packet[36..38].fill(0);
-    let pseudo = [&packet[12..20], &[0, IpProtocol::TCP.0, 0, 20]].concat();
-    let sum = dataplane_common::checksum::internet_checksum(&[&pseudo, &packet[20..40]]);
-    packet[36..38].copy_from_slice(&sum.get().to_be_bytes());
+    let numbers = [random.u32(..), random.u32(..)];
+    control(source, (HOST, TCP).into(), flags, numbers)
 }
 
 fn syn(random: &mut Rng) -> Vec<u8> {

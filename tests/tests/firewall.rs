@@ -16,24 +16,25 @@ use portway_tests::{
 fn main() -> ExitCode {
     harness::run([
         Test::with_docker("a_rule_of_the_users_keeps_its_say", there_before),
-        Test::with_docker("a_rule_added_while_portway_runs_takes_effect", added_later),
+        // Which begins with direct admission, and podman's rules allow none.
+        Test::with_dockerd("a_rule_added_while_portway_runs_takes_effect", added_later),
     ])
 }
 
 /// A way for a firewall to shut one client out: what it is like, and the commands that make it so and
-/// undo it. `CLIENT` stands for the client.
+/// undo it. `CLIENT` stands for the client, `USERS` for the chain that is the user's own.
 struct Way {
     name: &'static str,
     make: &'static str,
     undo: &'static str,
 }
 
-/// The first is where Docker's documentation has users put their rules.
+/// The first is where the engine's documentation has users put their rules.
 const WAYS: [Way; 7] = [
     Way {
-        name: "DOCKER-USER",
-        make: "iptables -w -I DOCKER-USER -s CLIENT -j DROP",
-        undo: "iptables -w -D DOCKER-USER -s CLIENT -j DROP",
+        name: "the user's chain",
+        make: "iptables -w -I USERS -s CLIENT -j DROP",
+        undo: "iptables -w -D USERS -s CLIENT -j DROP",
     },
     Way {
         name: "mangle FORWARD",
@@ -47,8 +48,8 @@ const WAYS: [Way; 7] = [
     },
     Way {
         name: "replies only",
-        make: "iptables -w -I DOCKER-USER -d CLIENT -j DROP",
-        undo: "iptables -w -D DOCKER-USER -d CLIENT -j DROP",
+        make: "iptables -w -I USERS -d CLIENT -j DROP",
+        undo: "iptables -w -D USERS -d CLIENT -j DROP",
     },
     Way {
         name: "chains as ufw has them",
@@ -78,7 +79,9 @@ const WAYS: [Way; 7] = [
 ];
 
 fn play(lab: &DockerLab, commands: &str) -> Result<()> {
-    let commands = commands.replace("CLIENT", &CLIENTS[1].to_string());
+    let commands = commands
+        .replace("CLIENT", &CLIENTS[1].to_string())
+        .replace("USERS", lab.docker.engine().users_chain());
     lab.host.command("sh").args(["-c", &commands]).text()?;
     Ok(())
 }

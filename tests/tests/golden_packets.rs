@@ -11,7 +11,7 @@ use dataplane_common::{
     family::{Network, V4, V6},
     headers::{IpProtocol, Mac, TcpFlags},
     reason::{Counter, Reason},
-    testing::buffer::{ETHERNET, Spec},
+    testing::buffer::{ETHERNET, NUMBER, Spec},
 };
 use portway_tests::{
     harness::{self, Test},
@@ -196,6 +196,8 @@ fn question<V: Version>() -> Spec<V> {
         source: (V::CLIENTS[0], CLIENT_PORT),
         destination: (V::HOSTS[0], HOST_PORTS[0]),
         flags: 0,
+        sequence: NUMBER,
+        acknowledgement: NUMBER,
         ttl: 64,
         payload: 100,
     }
@@ -264,6 +266,10 @@ fn connection<V: Version>() -> Vec<Step> {
         let spec = answer::<V>().tcp(flags);
         reply(what, from_container(spec), Err(reason))
     };
+    let reset = |ahead| Spec {
+        sequence: NUMBER.wrapping_add(ahead),
+        ..question::<V>().tcp(RST)
+    };
     vec![
         client_passes(
             "mid-stream, of a flow that nobody knows",
@@ -279,6 +285,21 @@ fn connection<V: Version>() -> Vec<Step> {
         server("SYN+ACK again", SYN_ACK),
         client("ACK", ACK),
         client("data", ACK | TcpFlags::PSH),
+        forward(
+            "a reset ahead",
+            from_client(reset(1)),
+            to_container(reset(1)),
+        ),
+        forward(
+            "a reset behind",
+            from_client(reset(u32::MAX)),
+            Err(Reason::TcpState),
+        ),
+        forward(
+            "a reset far away",
+            from_client(reset(1 << 31)),
+            Err(Reason::TcpState),
+        ),
         server("data", ACK | TcpFlags::PSH),
         client_passes("SYN+ACK from a client", SYN_ACK, Reason::TcpState),
         client("a late SYN, which the server answers", SYN),

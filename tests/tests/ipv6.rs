@@ -36,11 +36,11 @@ fn main() -> ExitCode {
         Test::of_portway("a_client_behind_a_link_local_gateway", gateway),
         Test::of_portway("a_container_that_comes_later_is_found", comes_later),
         Test::of_portway("a_default_route_of_ipv6_alone_is_followed", default_route),
-        Test::with_docker("dockers_ports_over_both_ip_versions", with_docker),
-        Test::with_docker("a_stopped_containers_flows_end", stopped),
-        Test::with_docker("a_client_without_a_global_address_is_passed", link_local),
-        Test::with_docker("what_docker_proxy_alone_serves_is_left_to_it", proxied),
-        Test::with_docker("a_rule_of_ip6tables_keeps_its_say", firewall),
+        Test::with_dockerd("dockers_ports_over_both_ip_versions", with_docker),
+        Test::with_dockerd("a_stopped_containers_flows_end", stopped),
+        Test::with_dockerd("a_client_without_a_global_address_is_passed", link_local),
+        Test::with_dockerd("what_docker_proxy_alone_serves_is_left_to_it", proxied),
+        Test::with_dockerd("a_rule_of_ip6tables_keeps_its_say", firewall),
     ])
 }
 

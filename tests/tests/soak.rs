@@ -28,7 +28,7 @@ use portway_tests::{
 };
 
 fn main() -> ExitCode {
-    harness::run([Test::with_docker(
+    harness::run([Test::with_dockerd(
         "every_packet_is_accounted_for_whatever_happens",
         soak,
     )])

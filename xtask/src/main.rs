@@ -14,15 +14,21 @@
 //! | [`bench`] | `bench`: measuring portway and what it is compared with |
 //! | [`mod@test`], [`tally`] | `test`: the checks, the tests and their sum |
 //! | [`soak`] | `soak`: the longest of the tests, by itself |
+//! | [`matrix`] | `test --matrix`: the tests with other versions of Docker |
 //! | [`vmtest`] | `vmtest`: the tests on other kernels |
+//! | [`outcome`] | what came of several files of tests |
+//! | [`command`] | programs that have to succeed |
 //! | [`diagram`], [`svg`] | `diagram`: docs/packet-way.svg |
 
 mod apt;
 mod bench;
 mod by_hand;
+mod command;
 mod compile;
 mod diagram;
 mod machine;
+mod matrix;
+mod outcome;
 mod packages;
 mod plan;
 mod run;

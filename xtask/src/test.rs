@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, BufRead as _, BufReader, Write as _},
-    process::{Command, ExitCode, Stdio},
+    process::{Command, ExitCode, ExitStatus, Stdio},
 };
 
 use anyhow::{Context as _, Result};
@@ -11,6 +11,7 @@ use clap::Args;
 use crate::{
     compile, machine,
     machine::{CHECKS, DENY},
+    matrix,
     plan::Goal,
     setup,
     tally::Tally,
@@ -31,6 +32,8 @@ pub struct Selection {
     /// Passed on to the test programs.
     #[arg(last = true, value_name = "ARGS")]
     arguments: Vec<String>,
+    #[command(flatten)]
+    matrix: matrix::Choice,
 }
 
 impl Selection {
@@ -60,6 +63,9 @@ impl Selection {
 /// # Errors
 /// If set-up fails or cargo does not start.
 pub fn test(no_install: bool, selection: &Selection) -> Result<ExitCode> {
+    if selection.matrix.matrix {
+        return matrix::matrix(no_install, &selection.matrix, &selection.test);
+    }
     setup::ensure(Goal::Test, no_install)?;
     let mut tally = Tally::default();
     for check in CHECKS {
@@ -131,21 +137,29 @@ fn check_advisories(tally: &mut Tally) -> Result<()> {
 }
 
 fn run_tests(selection: &Selection, tally: &mut Tally) -> Result<()> {
+    let mut cargo = cargo_test(&["--no-fail-fast"])?;
+    cargo.args(selection.cargo_arguments());
+    let failed_before = tally.failed;
+    let status = stream(&mut cargo, |line| tally.read(line))?;
+    // A test program that crashes leaves no summary; neither does one that does not compile.
+    if !status.success() && tally.failed == failed_before {
+        tally.fail("cargo test");
+    }
+    Ok(())
+}
+
+/// `cargo test ARGUMENTS` of what [`compile::portway`] has built, as root.
+///
+/// # Errors
+/// It has not been built.
+pub fn cargo_test(arguments: &[&str]) -> Result<Command> {
     let mut cargo = compile::cargo();
-    cargo
-        .args(["test", "--no-fail-fast"])
-        .args(selection.cargo_arguments());
+    cargo.arg("test").args(arguments);
     cargo.env("PORTWAY_BIN", compile::release_binary("portway")?);
     if !machine::is_root() {
         run_as_root(&mut cargo);
     }
-    let failed_before = tally.failed;
-    let succeeded = stream(cargo.stdout(Stdio::piped()), tally)?;
-    // A test program that crashes leaves no summary; neither does one that does not compile.
-    if !succeeded && tally.failed == failed_before {
-        tally.fail("cargo test");
-    }
-    Ok(())
+    Ok(cargo)
 }
 
 /// Most tests need root. If sudo asks nothing, cargo starts the test programs through it; if not,
@@ -174,10 +188,16 @@ pub fn run_as_root(cargo: &mut Command) {
     }
 }
 
-/// Passes the output on as it comes and counts what it says; whether the command succeeded. Whole lines
-/// only: cargo's own messages go to the same terminal by another way, and must not fall in the middle.
-fn stream(command: &mut Command, tally: &mut Tally) -> Result<bool> {
-    let mut child = command.spawn().context("cargo test does not start")?;
+/// Passes the output on as it comes, `told` as well, and returns how the command ended. Whole lines only: cargo's own
+/// messages go to the same terminal by another way, and must not fall in the middle.
+///
+/// # Errors
+/// It does not start, or standard output is closed.
+pub fn stream(command: &mut Command, mut told: impl FnMut(&str)) -> Result<ExitStatus> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cargo test does not start")?;
     let stdout = child.stdout.take().context("cargo test has no output")?;
     let mut stdout = BufReader::new(stdout);
     let mut line = Vec::new();
@@ -186,16 +206,13 @@ fn stream(command: &mut Command, tally: &mut Tally) -> Result<bool> {
         .context("the output of cargo test cannot be read")?
         > 0
     {
-        tally.read(&String::from_utf8_lossy(&line));
+        told(&String::from_utf8_lossy(&line));
         io::stdout()
             .write_all(&line)
             .context("standard output is closed")?;
         line.clear();
     }
-    Ok(child
-        .wait()
-        .context("cargo test cannot be waited for")?
-        .success())
+    child.wait().context("cargo test cannot be waited for")
 }
 
 fn sum_up(tally: &Tally) {

@@ -9,12 +9,10 @@
 //! | [`machine`] | unpacked kernels, and qemu |
 //! | [`transcript`] | what a machine said |
 //! | [`compatibility`] | docs/compatibility.md |
-//! | [`command`] | programs that have to succeed |
 //!
 //! All of it is kept in target/vmtest: nothing is installed on this machine.
 
 mod archive;
-mod command;
 mod compatibility;
 mod initramfs;
 mod kernel;
@@ -41,7 +39,7 @@ use self::{
     suite::Built,
     transcript::Transcript,
 };
-use crate::{compile, plan::Goal, setup};
+use crate::{compile, outcome, plan::Goal, setup};
 
 /// How many times slower than a CPU its emulation may be, on a machine that has other things to do.
 const SLOWNESS: u32 = 60;
@@ -133,7 +131,7 @@ fn list(kernels: &[Kernel], files: &[String]) -> Result<ExitCode> {
         println!("{:<15} {}", kernel.name(), kernel.package());
     }
     for file in files {
-        println!("{file:<15} {}", suite::subject(file)?);
+        println!("{file:<15} {}", outcome::subject(file)?);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -183,11 +181,8 @@ fn transcript_of(kernel: Kernel, folder: &Path) -> Result<Transcript> {
 
 /// A line for the end, and more where something is wrong.
 fn summary(transcript: &Transcript) -> String {
-    let sum = |count: fn(&crate::tally::Tally) -> u64| -> u64 {
-        transcript.files.iter().map(|file| count(&file.tally)).sum()
-    };
     let mut lines = vec![format!(
-        "{:<7} {:<28} {}: {} passed, {} failed, {} skipped",
+        "{:<7} {:<28} {}: {}",
         transcript.kernel.name(),
         transcript.release,
         if transcript.is_good() {
@@ -195,28 +190,16 @@ fn summary(transcript: &Transcript) -> String {
         } else {
             "NOT GOOD"
         },
-        sum(|tally| tally.passed),
-        sum(|tally| tally.failed),
-        sum(|tally| tally.skipped),
+        transcript.outcomes.sum(),
     )];
-    for file in &transcript.files {
-        lines.extend(
-            file.tally
-                .failures
-                .iter()
-                .map(|test| format!("  failed: {}/{test}", file.file)),
-        );
-        if !file.is_good && file.tally.failures.is_empty() {
-            lines.push(format!("  broke off: {}", file.file));
-        }
-    }
+    lines.extend(transcript.outcomes.failures());
     lines.extend(
         transcript
             .complaints
             .iter()
             .map(|line| format!("  console: {line}")),
     );
-    if !transcript.is_complete {
+    if !transcript.outcomes.is_complete {
         lines.push("  the machine ended before its tests: see its console in target/vmtest".into());
     }
     lines.join("\n")

@@ -27,6 +27,10 @@ pub const HOST_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 /// The MAC that packets come from.
 pub const SENDER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
 
+/// The number that either end of a TCP connection sends and expects next, unless a test has it otherwise. Others
+/// are on both sides of the wrap.
+pub const NUMBER: u32 = u32::MAX - 100;
+
 /// A packet whose bytes lie in a buffer, from the IP header on at `L3`, with its checksums complete.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Buffer<const L3: usize = ETHERNET> {
@@ -160,6 +164,10 @@ pub struct Spec<F: Family> {
     pub destination: (F::Address, u16),
     /// TCP's control bits.
     pub flags: u8,
+    /// TCP's sequence number. A SYN ends there, so that what comes next may have the same.
+    pub sequence: u32,
+    /// TCP's acknowledgement number.
+    pub acknowledgement: u32,
     /// Time to live or hop limit.
     pub ttl: u8,
     /// Bytes of payload.
@@ -224,12 +232,18 @@ impl<F: Sample> Spec<F> {
             destination: Be16::new(self.destination.1),
         };
         if self.protocol == IpProtocol::TCP {
+            let flags = TcpFlags(self.flags);
+            let before = if flags.any(TcpFlags::SYN) {
+                1 + self.payload as u32
+            } else {
+                0
+            };
             bytes_of(&Tcp {
                 ports,
-                sequence: Be32::new(1),
-                acknowledgement: Be32::new(2),
+                sequence: Be32::new(self.sequence.wrapping_sub(before)),
+                acknowledgement: Be32::new(self.acknowledgement),
                 data_offset: 5 << 4,
-                flags: TcpFlags(self.flags),
+                flags,
                 window: Be16::new(1000),
                 checksum: Be16::new(0),
                 urgent: Be16::new(0),

@@ -3,7 +3,7 @@
 use bytemuck::bytes_of;
 
 use super::{
-    buffer::{Buffer, Spec},
+    buffer::{Buffer, NUMBER, Spec},
     sample::{Sample as _, ip4},
     world::{BRIDGE, EXTERNAL, VETH, World},
 };
@@ -295,6 +295,8 @@ fn begin(world: &World<V4>, protocol: IpProtocol, host_port: u16, client_port: u
         source: (CLIENT, client_port),
         destination: (HOST, host_port),
         flags: TcpFlags::SYN,
+        sequence: NUMBER,
+        acknowledgement: 0,
         ttl: 64,
         payload: 0,
     }

@@ -1,7 +1,7 @@
 //! Any bytes as a sequence of things that happen to the core, and what has to hold whatever happens.
 
 use super::{
-    buffer::{Buffer, ETHERNET, Spec},
+    buffer::{Buffer, ETHERNET, NUMBER, Spec},
     programs::{Verdict, run_forward, run_reply},
     sample::Sample,
     world::{CONTAINER_PORT, EXTERNAL, HOST_PORT, VETH, World},
@@ -13,6 +13,7 @@ use crate::{
     lease::{admit_forward, admit_reply},
     packet::Packet as _,
     parse::{l4, parse},
+    sequence::Progress,
     settings::Admission,
     tables::Tables as _,
 };
@@ -135,9 +136,18 @@ fn any<F: Sample>(script: &mut Script<'_>) -> Spec<F> {
         source: (F::CLIENT, 0),
         destination: (F::CLIENT, 0),
         flags: script.byte(),
+        sequence: number(script),
+        acknowledgement: number(script),
         ttl: script.pick(&[64, 64, 64, 2, 1, 0]),
         payload: script.pick(&[0, 1, 32, 1440, 1452, 1472, 1473, 3000]),
     }
+}
+
+/// A number of a TCP connection: most often where all are, else close to it, or far away.
+fn number(script: &mut Script<'_>) -> u32 {
+    script
+        .pick(&[0, 0, 0, 1, u32::MAX, 1440, 1 << 31])
+        .wrapping_add(NUMBER)
 }
 
 /// The packet with some of its bytes changed, or cut short.
@@ -162,7 +172,18 @@ fn edited<F: Sample>(spec: Spec<F>, script: &mut Script<'_>) -> Buffer {
 
 fn check_forward<F: Sample>(world: &World<F>, before: Buffer) {
     let mut after = before.clone();
-    match run_forward(world, &mut after, EXTERNAL) {
+    let flows_before = world.all_flows();
+    let verdict = run_forward(world, &mut after, EXTERNAL);
+    for (key, flow) in world.all_flows() {
+        let is_as_before = flows_before
+            .get(&key)
+            .is_some_and(|before| before.progress == flow.progress);
+        assert!(
+            is_as_before || flow.progress == Progress::UNKNOWN,
+            "only its container says where a connection is"
+        );
+    }
+    match verdict {
         Verdict::Passed(_) => assert_eq!(after, before, "what passes is not touched"),
         Verdict::Forwarded(ifindex) => {
             let (old, new) = check_translation::<F>(&before, &after);

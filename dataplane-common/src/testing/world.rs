@@ -181,6 +181,16 @@ impl<F: Sample> World<F> {
         (self.opening.borrow().len(), self.flows.borrow().len())
     }
 
+    /// All flows.
+    pub fn all_flows(&self) -> HashMap<FlowKey<F::Address>, Flow<F::Address>> {
+        let (flows, opening) = (self.flows.borrow(), self.opening.borrow());
+        flows
+            .iter()
+            .chain(opening.iter())
+            .map(|(key, flow)| (*key, *flow))
+            .collect()
+    }
+
     /// The flow, which is the only one.
     pub fn only_flow(&self) -> Flow<F::Address> {
         let (flows, opening) = (self.flows.borrow(), self.opening.borrow());

@@ -4,6 +4,10 @@
 //! (`getGatewayEndpoint` in libnetwork's `default_gateway.go`), and on no other. So the container's
 //! own routing table is the answer, whatever rule the daemon's version chose it by; the rule
 //! (`by_rule`) is for when the table cannot be read.
+//!
+//! podman's netavark makes a default route and port mappings for each network, one after the other. All routes have
+//! the same metric, and the kernel lists what was added last first; of the mappings, in a chain, the first counts. So
+//! of several such routes it is the last listed.
 
 use std::{
     cmp::Reverse,
@@ -17,7 +21,7 @@ const RTF_GATEWAY: u32 = 0x2;
 /// The gateways of a network namespace's default routes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DefaultRoutes {
-    /// Of the IPv4 default route with the lowest metric.
+    /// Of the IPv4 default route with the lowest metric; of several the one that was there first.
     pub v4: Option<Ipv4Addr>,
     /// Of the IPv6 default route with the lowest metric.
     pub v6: Option<Ipv6Addr>,
@@ -57,7 +61,8 @@ fn parse_v4(table: &str) -> Option<Ipv4Addr> {
     };
     table
         .lines()
-        .skip(1)
+        // From the end, because of several it is the first that min_by_key takes. The head has no numbers.
+        .rev()
         .filter_map(gateway)
         .min_by_key(|(metric, _)| *metric)
         .map(|(_, ip)| ip)
@@ -170,6 +175,18 @@ fda0ba0f05be00000000000000000001 00000400 00000001 00000000 00000003     eth1
     #[test]
     fn this_very_process_has_a_readable_routing_table() {
         DefaultRoutes::of_process(std::process::id()).expect("our own routes");
+    }
+
+    #[test]
+    fn of_podmans_default_routes_the_first_made_counts() {
+        let two = "\
+Iface	Destination	Gateway 	Flags	RefCnt	Use	Metric	Mask		MTU	Window	IRTT
+eth1	00000000	0100590A	0003	0	0	100	00000000	0	0	0
+eth0	00000000	0101590A	0003	0	0	100	00000000	0	0	0
+eth1	0000590A	00000000	0001	0	0	0	00FFFFFF	0	0	0
+eth0	0001590A	00000000	0001	0	0	0	00FFFFFF	0	0	0
+";
+        assert_eq!(parse_v4(two), Some(Ipv4Addr::new(10, 89, 1, 1)));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! - [`endpoint`]: where the daemon listens, and what can be wrong with that
 //! - [`provider`]: the task that follows the daemon and sends a full [`Snapshot`] after every event
 //! - `reader`: one full read of the daemon
+//! - `podman`: what podman's API says elsewhere than Docker's
 //! - [`unsettled`]: events that the daemon's own list does not show yet
 //! - [`publications`]: the pure part, from the API's answers to publications
 //! - `ranges`: single ports joined to ranges
@@ -13,6 +14,7 @@
 
 pub mod endpoint;
 pub mod gateway;
+mod podman;
 pub mod provider;
 pub mod publications;
 mod ranges;

@@ -147,7 +147,10 @@ impl Provider {
         let mut events = pin!(docker.events(Some(events_since(began))));
         let mut unsettled = Unsettled::default();
         let mut barriers = FuturesUnordered::new();
-        let mut known = Known::default();
+        let mut known = match Known::of(&docker).await {
+            Ok(known) => known,
+            Err(error) => return error.into(),
+        };
         let mut changed = HashSet::new();
         // What the next read is for: the oldest event not yet shown, or just a look.
         let mut unread = Some(None);

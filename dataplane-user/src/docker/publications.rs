@@ -56,7 +56,7 @@ impl Networks {
         };
         let by_id = list
             .iter()
-            .filter_map(|it| Some((it.id.clone()?, kind(it))))
+            .flat_map(|it| ids(it).map(|id| (id, kind(it))))
             .collect();
         let has_v6 = list.iter().any(|it| it.enable_ipv6.unwrap_or_default());
         Self { by_id, has_v6 }
@@ -87,6 +87,18 @@ impl Networks {
             .copied()
             .unwrap_or(none)
     }
+}
+
+/// What containers call a network: its id, but podman before 5 has its name there, which for the default one is not
+/// the name that it lists.
+fn ids(network: &Network) -> impl Iterator<Item = String> + use<> {
+    let name = network.name.as_deref();
+    let of_default = (name == Some("bridge")).then_some("podman");
+    let names = [network.id.as_deref(), name, of_default];
+    names
+        .map(|name| name.map(str::to_owned))
+        .into_iter()
+        .flatten()
 }
 
 /// Everything read from the daemon in one go.
@@ -143,7 +155,7 @@ pub fn publications(facts: &Facts, unsettled: &Unsettled) -> Vec<Publication> {
 
 /// Whether the container runs and Docker lists a host port for it. A paused container keeps its
 /// ports; a restarting one has none, though it is listed.
-fn has_published(container: &ContainerSummary) -> bool {
+pub(super) fn has_published(container: &ContainerSummary) -> bool {
     let runs = matches!(
         container.state,
         Some(ContainerSummaryStateEnum::RUNNING | ContainerSummaryStateEnum::PAUSED)

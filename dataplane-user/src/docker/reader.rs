@@ -11,13 +11,14 @@ use tokio::{task::spawn_blocking, time::timeout};
 
 use super::{
     gateway::DefaultRoutes,
+    podman,
     publications::{Facts, Networks, ambiguous},
     unsettled::Unsettled,
 };
 use crate::firewall::{Family, look_for_translation};
 
-/// Inspections under way at once, of containers with several networks.
-const INSPECTIONS: usize = 8;
+/// Inspections under way at once.
+pub(super) const INSPECTIONS: usize = 8;
 
 /// What stays true from one read to the next, so that most reads are a single request.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +31,8 @@ pub(super) struct Known {
     /// network's port mappings are in force without asking the daemon, whose answer about a
     /// container waits for whatever it is doing to that container.
     pids: HashMap<String, u32>,
+    /// Of podman's containers; none where the daemon is Docker, whose list has all ports.
+    ports: Option<podman::Ports>,
 }
 
 /// A read's outcome.
@@ -37,40 +40,65 @@ pub(super) struct Read {
     pub facts: Facts,
     /// Containers found with several networks, by id.
     pids: HashMap<String, u32>,
+    /// As [`Known::ports`].
+    ports: Option<podman::Ports>,
 }
 
 impl Known {
+    /// What is known at the beginning.
+    ///
+    /// # Errors
+    /// The daemon does not answer.
+    pub(super) async fn of(docker: &Docker) -> Result<Self, Error> {
+        let is_podman = podman::is_podman(docker).await?;
+        Ok(Self {
+            ports: is_podman.then(podman::Ports::default),
+            ..Self::default()
+        })
+    }
+
     /// Takes over what a read has found, but no process of the containers that `changed` meanwhile.
     pub(super) fn learn(&mut self, read: &Read, changed: &HashSet<String>) {
         self.networks = read.facts.networks.clone();
         self.proxies_v6 = read.facts.proxies_v6;
         self.pids.clone_from(&read.pids);
-        self.pids
-            .retain(|container, _| !changed.contains(container));
+        self.ports.clone_from(&read.ports);
+        for container in changed {
+            self.forget(container);
+        }
     }
 
     /// The container has ended or started: its process is another one.
     pub(super) fn forget(&mut self, container: &str) {
         self.pids.remove(container);
+        if let Some(ports) = &mut self.ports {
+            ports.forget(container);
+        }
     }
 }
 
 /// Reads everything: one request, one more if there are networks not known yet, and one for each
-/// container with several networks that is new. The daemon has `patience` for each of the latter; a
-/// container that it is busy with is left out, and named in [`Facts::undecided`].
+/// container with several networks that is new, with podman for each that is new. The daemon has
+/// `patience` for each of the latter; a container that it is busy with is left out, and named in
+/// [`Facts::undecided`].
 pub(super) async fn read(
     docker: Docker,
     known: Known,
     unsettled: Unsettled,
     patience: Duration,
 ) -> Result<Read, Error> {
-    let containers = docker.list_containers(None).await?;
+    let mut containers = docker.list_containers(None).await?;
     let (networks, proxies_v6) = if known.networks.cover(&containers) {
         (known.networks, known.proxies_v6)
     } else {
         let networks = Networks::new(&docker.list_networks(None).await?);
         let proxies_v6 = networks.have_v6() && !has_rules(Family::V6).await;
         (networks, proxies_v6)
+    };
+    let mut ports = known.ports;
+    let undecided = match &mut ports {
+        Some(ports) => ports.complete(&docker, &mut containers, patience).await,
+        None => HashSet::new(),
     };
     let ids: Vec<String> = ambiguous(&containers, &networks)
         .filter(|id| !unsettled.container_ended(id))
@@ -90,9 +118,11 @@ pub(super) async fn read(
             containers,
             networks,
             proxies_v6,
+            undecided,
             ..Facts::default()
         },
         pids: HashMap::new(),
+        ports,
     };
     for (id, process) in found {
         match process {

@@ -1,5 +1,5 @@
 //! Rulesets of Docker at work (20.10, 26.1, 28.5, captured), by the known layouts of others (28.0.0,
-//! 29), and with what people and their firewalls add.
+//! 29), of podman (4.3, 5.4, captured), and with what people and their firewalls add.
 
 use super::*;
 
@@ -18,6 +18,40 @@ const DOCKER_28_5_V6: &str = include_str!("fixtures/docker-28.5.v6");
 const DOCKER_28_5_NFT: &str = include_str!("fixtures/docker-28.5.nft");
 const DOCKER_29: &str = include_str!("fixtures/docker-29.v4");
 const DOCKER_29_NFT: &str = include_str!("fixtures/docker-29.nft");
+
+/// Without docker-proxy: networks with IPv6, without it, internal, and without communication between containers. As nft
+/// lists them, as iptables and as ip6tables save them.
+const WITHOUT_PROXY: [(&str, [&str; 3]); 3] = [
+    (
+        "20.10",
+        [
+            include_str!("fixtures/docker-20.10-without-proxy.nft"),
+            include_str!("fixtures/docker-20.10-without-proxy.v4"),
+            include_str!("fixtures/docker-20.10-without-proxy.v6"),
+        ],
+    ),
+    (
+        "26.1",
+        [
+            include_str!("fixtures/docker-26.1-without-proxy.nft"),
+            include_str!("fixtures/docker-26.1-without-proxy.v4"),
+            include_str!("fixtures/docker-26.1-without-proxy.v6"),
+        ],
+    ),
+    (
+        "28.5",
+        [
+            include_str!("fixtures/docker-28.5-without-proxy.nft"),
+            include_str!("fixtures/docker-28.5-without-proxy.v4"),
+            include_str!("fixtures/docker-28.5-without-proxy.v6"),
+        ],
+    ),
+];
+
+/// By netavark's iptables driver.
+const PODMAN_4_3: &str = include_str!("fixtures/podman-4.3.v4");
+/// By netavark's nftables driver.
+const PODMAN_5_4: &str = include_str!("fixtures/podman-5.4.nft");
 
 const ALL_IPTABLES: [(&str, &str); 6] = [
     ("20.10", DOCKER_20_10),
@@ -93,6 +127,28 @@ fn dockers_own_rules_are_known_in_every_version() {
         Verdict::DockerOnly
     );
     assert_eq!(judge(Family::V4, &nft(DOCKER_29_NFT)), Verdict::DockerOnly);
+}
+
+#[test]
+fn so_are_those_of_a_docker_without_its_proxy() {
+    for (version, [list, v4, v6]) in WITHOUT_PROXY {
+        for (family, rules) in [(Family::V4, v4), (Family::V6, v6)] {
+            for rulesets in [both(list, rules), legacy(rules)] {
+                let verdict = judge(family, &rulesets);
+                assert_eq!(verdict, Verdict::DockerOnly, "{version} {family:?}");
+            }
+            assert_eq!(translates(family, &both(list, rules)), Some(true));
+        }
+    }
+}
+
+/// Its containers may answer by another network than the one that is published on, so the kernel has to admit.
+#[test]
+fn podmans_rules_are_not_dockers() {
+    for rulesets in [nft(PODMAN_5_4), legacy(PODMAN_4_3)] {
+        assert!(!judge(Family::V4, &rulesets).allows_direct());
+        assert_eq!(translates(Family::V4, &rulesets), Some(true));
+    }
 }
 
 #[test]

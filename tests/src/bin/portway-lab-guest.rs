@@ -1,6 +1,6 @@
 //! What runs inside the lab's host and containers.
 
-use std::{env, process::ExitCode};
+use std::{env, path::PathBuf, process::ExitCode};
 
 use anyhow::{Result, bail};
 use nix::sys::signal::{SigSet, Signal};
@@ -8,10 +8,11 @@ use portway_tests::{
     conversation,
     guest::{self, Endpoint, GREETING},
     soak,
+    system::System,
 };
 
 const USAGE: &str = "\
-portway-lab-guest init                      a lab host's first process
+portway-lab-guest init [FOLDER [SHARED]...] a lab host's first process, in the file system of a folder
 portway-lab-guest serve [SERVICE/PORT]...   servers: http, tcp and udp (echo); http says $GREETING
 portway-lab-guest tell NUMBER [SERVICE/PORT]...   servers that give notice of what comes to them
 portway-lab-guest get HOST:PORT             what an HTTP server says, or why there is no answer";
@@ -30,7 +31,11 @@ fn main() -> ExitCode {
 
 fn run(args: &[&str]) -> Result<()> {
     match args {
-        ["init"] => match guest::init()? {},
+        ["init"] => match guest::init(None)? {},
+        ["init", folder, shared @ ..] => {
+            let system = System::new(folder, shared.iter().map(PathBuf::from));
+            match guest::init(Some(&system))? {}
+        }
         ["serve", endpoints @ ..] => serve(endpoints),
         ["tell", number, endpoints @ ..] => {
             let endpoints = endpoints.iter().map(|endpoint| endpoint.parse());

@@ -71,6 +71,9 @@ classes! {
     Checksums = "checksums", false, false;
     /// ICMP errors.
     IcmpErrors = "icmp-errors", true, true;
+    /// Resets that are not where their connection is. A conntrack that leaves most segments to portway cannot know
+    /// where that is.
+    ForgedResets = "forged-resets", true, false;
     /// Conversations that containers begin.
     Outbound = "outbound", true, true;
     /// Datagrams of a container's own from a published port, to a client that sends to it from the same.

@@ -30,6 +30,9 @@ const ODD: [u8; 8] = [
 /// Control bits that begin no connection, though they are valid.
 const STRAY: [u8; 4] = [RST, RST | ACK, FIN | ACK, SYN | ACK];
 
+/// How far forged resets are from where the connection is.
+const FORGED: [i16; 5] = [-1460, -1, 1, 2, 100];
+
 /// For whom a step is thought up.
 #[derive(Debug, Clone, Copy)]
 pub struct Part<'a> {
@@ -69,6 +72,9 @@ pub fn step(random: &mut Rng, classes: &Classes, part: Part<'_>) -> Step {
             Act::Error(error(random, classes))
         }
         Protocol::Udp => Act::Datagram(length(random, limit)),
+        Protocol::Tcp if part.may_forge(from, classes) && chance(random, 3) => {
+            Act::Forged(one_of(random, &FORGED))
+        }
         Protocol::Tcp => segment(random, limit),
     };
     // An impostor's packets are known by their payload alone.
@@ -213,6 +219,13 @@ fn stands_alone(twist: &Twist) -> bool {
 }
 
 impl Part<'_> {
+    /// Whether a reset may be forged: as a client's, and not where segments may be larger than the container's MTU.
+    /// By those the kernel gets to know the connection, and then believes anything of it.
+    fn may_forge(&self, from: End, classes: &Classes) -> bool {
+        let mtu = ALL[self.line.container].network.mtu;
+        from == End::Client && mtu >= MTU && classes.has(Class::ForgedResets)
+    }
+
     /// How long a payload may be that `from` sends.
     fn room(&self, from: End, twists: &[Twist]) -> u16 {
         let mtu = match from {

@@ -34,6 +34,8 @@ pub enum Act {
     Fin,
     /// RST.
     Rst,
+    /// A client's RST that is so far ahead of what the container has acknowledged, or behind it.
+    Forged(i16),
     /// RST in answer to a SYN.
     Refuse,
     /// The sender's last segment with data, SYN or FIN once more.
@@ -152,6 +154,7 @@ impl Step {
                 ..
             }) => Some(Class::Checksums),
             Act::Error(_) => Some(Class::IcmpErrors),
+            Act::Forged(_) => Some(Class::ForgedResets),
             _ => None,
         };
         twists

@@ -1,7 +1,8 @@
 //! A TCP connection as both ends see it: which segment may come next, and with which numbers.
 //!
 //! Conntrack drops segments outside of the window and out of turn; portway, like the kernel's own flow
-//! table, keeps no window. So the scripts keep to what honest ends send.
+//! table, keeps no window. So the scripts keep to what honest ends send, and add a client's resets that are not
+//! where the connection is, of which both take note.
 
 use super::{
     step::{Act, Step, Twist},
@@ -96,10 +97,16 @@ impl Connection {
         let sequence = match own.last {
             Some((sequence, ..)) if step.act == Act::Repeat => sequence,
             _ if flags & SYN != 0 => own.start,
-            _ => own.next,
+            _ => match step.act {
+                Act::Forged(ahead) => peer.acknowledged.wrapping_add_signed(ahead.into()),
+                _ => own.next,
+            },
         };
         let acknowledgement = if flags & ACK == 0 { 0 } else { peer.next };
-        if !matches!(step.act, Act::Odd(_) | Act::Stray(_) | Act::Repeat) {
+        if !matches!(
+            step.act,
+            Act::Forged(_) | Act::Odd(_) | Act::Stray(_) | Act::Repeat
+        ) {
             self.advance(is_opener, sequence, flags, payload);
         }
         let mut fields = TcpFields {
@@ -148,6 +155,7 @@ impl Connection {
             Act::Data(length) if is_answered && !own.is_finished => (ACK, length),
             Act::Fin if is_answered && !own.is_finished => (FIN | ACK, 0),
             Act::Rst if is_answered => (RST | ACK, 0),
+            Act::Forged(_) if self.is_open() => (RST, 0),
             Act::Repeat if is_answered || self.phase == Phase::SynReceived => {
                 let (_, flags, length) = own.last?;
                 // A SYN into an open connection is another matter.
@@ -166,6 +174,12 @@ impl Connection {
             true => (&mut self.opener, &mut self.other),
             false => (&mut self.other, &mut self.opener),
         }
+    }
+
+    /// Whether both ends may send.
+    fn is_open(&self) -> bool {
+        let is_finished = self.opener.is_finished || self.other.is_finished;
+        self.phase == Phase::Established && !is_finished
     }
 
     /// Whether both ends are done.

@@ -18,7 +18,7 @@ fn play(stage: &mut Stage<'_>) -> Result<()> {
     ))?;
     stage.docker("run -d --name closed --net none echo")?;
     stage.without_and_with(|pass| {
-        pass.outside_unpublished(8081, GREETING)?;
+        pass.outside_left_alone(8081, GREETING)?;
         let links = pass.docker("exec closed ls /sys/class/net")?;
         pass.expect("interfaces with --net none", "lo", &links)?;
         let nowhere = format!("{HOST}:8081");

@@ -7,9 +7,9 @@ use crate::{docker::DockerLab, report::Report, stage::Stage};
 mod compose;
 mod host_and_none;
 mod networks;
-mod published_port;
+pub mod published_port;
 mod restart;
-mod taken_port;
+pub mod taken_port;
 mod unload;
 
 /// A scenario that the demo and the tests play.
@@ -46,14 +46,13 @@ impl Scenario {
         result.with_context(|| format!("scenario {} ({})", self.number, self.name))
     }
 
-    /// A test of it: plays it in a lab of its own, and shows the report if it fails.
+    /// A test of it: plays it in a lab, and shows the report if it fails.
     ///
     /// # Errors
     /// As [`Scenario::play`].
-    pub fn test(&self) -> Result<()> {
-        let lab = DockerLab::new()?;
+    pub fn test(&self, lab: &DockerLab) -> Result<()> {
         let mut report = Report::quiet();
-        let result = self.play(&lab, &mut report);
+        let result = self.play(lab, &mut report);
         result.with_context(|| format!("the report up to the failure:\n{}", report.text()))
     }
 

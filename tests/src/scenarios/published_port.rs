@@ -5,7 +5,8 @@ use anyhow::Result;
 use super::Scenario;
 use crate::{guest::GREETING, stage::Stage};
 
-pub(super) const SCENARIO: Scenario = Scenario {
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
     number: 1,
     name: "published-port",
     title: "A published port answers outside and on the host",

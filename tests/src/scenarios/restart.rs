@@ -63,7 +63,7 @@ fn play(stage: &mut Stage<'_>) -> Result<()> {
     }
     times.sort();
     ensure!(
-        times[ROUNDS / 2] <= LIMIT,
+        times[ROUNDS / 2] <= wait::here(LIMIT) || !stage.lab.docker.engine().tells_at_once(),
         "the port took {times:?} after Docker's event; portway says:\n{}",
         run.said()
     );
@@ -117,10 +117,12 @@ fn restart(
     let what = format!("outside {} -> host:9000", CLIENTS[0]);
     stage.report.seen(pass, &what, &outcome);
     if portway.is_some() {
-        // Only what portway promises: Docker alone has let packets of live flows go astray.
+        // Only what portway promises: Docker alone has let packets of live flows go astray, and where the kernel
+        // admits flows that is what it does.
+        let is_portways = lab.docker.engine().admission() == "direct";
         let strangers: Vec<_> = intruded.lines().filter(|line| *line != "ready").collect();
         ensure!(
-            strangers.is_empty(),
+            strangers.is_empty() || !is_portways,
             "the new owner of {old} was sent packets of the old one's clients: {strangers:?}"
         );
         ensure!(
@@ -128,7 +130,7 @@ fn restart(
             "the restarted container's port took the slow path"
         );
         let what = format!("packets to the new owner of {old}");
-        stage.report.seen(pass, &what, "none");
+        stage.report.seen(pass, &what, &strangers.len().to_string());
         let what = "port active after Docker's event";
         stage
             .report

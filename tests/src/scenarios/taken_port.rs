@@ -6,21 +6,21 @@ use anyhow::{Result, ensure};
 use super::Scenario;
 use crate::{
     docker::{self, try_docker},
+    engine::REFUSAL,
     guest::GREETING,
     stage::Stage,
 };
 
-pub(super) const SCENARIO: Scenario = Scenario {
+/// The scenario.
+pub const SCENARIO: Scenario = Scenario {
     number: 2,
     name: "taken-port",
     title: "A taken port is refused, another serves beside it",
     play,
 };
 
-/// What Docker and portway say.
-const REFUSAL: &str = "Bind for 0.0.0.0:9000 failed: port is already allocated";
-
 fn play(stage: &mut Stage<'_>) -> Result<()> {
+    let engine = stage.lab.docker.engine();
     stage.docker("run -d --name first -p 9000:8080 echo")?;
     stage.without_and_with(|pass| {
         let host = &pass.lab().host;
@@ -31,13 +31,14 @@ fn play(stage: &mut Stage<'_>) -> Result<()> {
             !refused.status.success(),
             "Docker published port 9000 twice"
         );
-        let said = refused.stderr.contains(REFUSAL);
+        let refusal = engine.refusal();
+        let said = refused.stderr.contains(refusal);
         let outcome = if said {
-            REFUSAL
+            refusal
         } else {
             refused.stderr.as_str()
         };
-        pass.expect("second container with -p 9000:8080", REFUSAL, outcome)?;
+        pass.expect("second container with -p 9000:8080", refusal, outcome)?;
         pass.remove("second")?;
         pass.outside(9000, GREETING)?;
 
@@ -48,7 +49,7 @@ fn play(stage: &mut Stage<'_>) -> Result<()> {
         pass.on_host("localhost:9001", "Second")?;
 
         if let Some(portway) = pass.portway() {
-            let container = docker::address(host, "second", "bridge")?;
+            let container = docker::address(host, "second", engine.default_network())?;
             let refused = portway.output(&format!("publish 9000:{container}:8080"))?;
             ensure!(
                 refused.code() == 1 && refused.stderr.contains(REFUSAL),

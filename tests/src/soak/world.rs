@@ -57,7 +57,7 @@ impl<'a> World<'a> {
     /// # Errors
     /// Something does not come up.
     pub fn new(lab: &'a Lab, shared: &'a Shared) -> Result<Self> {
-        let docker = Docker::start_without_proxy(&lab.host)?;
+        let docker = Docker::start_lasting_without_proxy(&lab.host)?;
         for network in [BLUE, GREEN] {
             docker::docker(&lab.host, &format!("network create {network}"))?;
         }

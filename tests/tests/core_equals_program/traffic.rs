@@ -4,7 +4,7 @@
 use dataplane_common::{
     headers::{IpProtocol, Mac, TcpFlags},
     testing::{
-        buffer::{ETHERNET, Spec},
+        buffer::{ETHERNET, NUMBER, Spec},
         world::World,
     },
 };
@@ -146,6 +146,15 @@ fn any<V: Version>(random: &mut Random) -> Spec<V> {
         TcpFlags::FIN | ACK,
         TcpFlags::RST,
     ]);
+    let mut number = || {
+        let ahead = match random.below(10) {
+            0 => random.below(3),
+            1 => random.below(1 << 31) << 1,
+            _ => 1,
+        };
+        NUMBER.wrapping_add(ahead as u32).wrapping_sub(1)
+    };
+    let (sequence, acknowledgement) = (number(), number());
     let small = random.below(40);
     let mtu = CONTAINER_MTU as usize - V::HEADER_LEN;
     Spec {
@@ -153,6 +162,8 @@ fn any<V: Version>(random: &mut Random) -> Spec<V> {
         source: (V::CLIENTS[0], 0),
         destination: (V::CLIENTS[0], 0),
         flags,
+        sequence,
+        acknowledgement,
         ttl: match random.below(30) {
             0 => 0,
             1 => 1,

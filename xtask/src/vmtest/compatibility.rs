@@ -4,11 +4,11 @@ use std::{collections::BTreeSet, fmt::Write as _, fs};
 
 use anyhow::{Context as _, Result};
 
-use super::{
-    suite,
-    transcript::{FileOutcome, Transcript},
+use super::transcript::Transcript;
+use crate::{
+    compile,
+    outcome::{Outcomes, row, rows},
 };
-use crate::compile;
 
 /// The verifier's limit (`BPF_COMPLEXITY_LIMIT_INSNS`, include/linux/bpf.h).
 const LIMIT: u32 = 1_000_000;
@@ -44,24 +44,13 @@ fn page(transcripts: &[Transcript]) -> Result<String> {
          virtual machines, with the tests of the dataplane; \"skipped\" is what the kernel does not have.\n\n\
          ## Tests\n\n",
     );
-    row(
-        &mut page,
+    page.push_str(&row(
         "what",
         transcripts.iter().map(|of| of.release.clone()),
-    );
-    row(
-        &mut page,
-        "---",
-        transcripts.iter().map(|_| "---".to_owned()),
-    );
-    for file in files(transcripts) {
-        let subject = format!("`{file}`: {}", suite::subject(&file)?);
-        let outcomes = transcripts.iter().map(|transcript| {
-            let outcome = transcript.files.iter().find(|outcome| outcome.file == file);
-            outcome.map_or_else(|| "not run".to_owned(), words)
-        });
-        row(&mut page, &subject, outcomes);
-    }
+    ));
+    page.push_str(&row("---", transcripts.iter().map(|_| "---".to_owned())));
+    let columns: Vec<&Outcomes> = transcripts.iter().map(|of| &of.outcomes).collect();
+    page.push_str(&rows(&columns)?);
     remarks(&mut page, transcripts)?;
     writeln!(page, "\n## What differs\n\n| | since Linux |\n|---|---|")?;
     for (what, since) in DIFFERENCES {
@@ -73,16 +62,11 @@ fn page(transcripts: &[Transcript]) -> Result<String> {
          The kernel gives up after {LIMIT}. The programs are the same everywhere; the verifiers differ in how they\n\
          tell that they have been in a state before.\n"
     )?;
-    row(
-        &mut page,
+    page.push_str(&row(
         "program",
         transcripts.iter().map(|of| of.release.clone()),
-    );
-    row(
-        &mut page,
-        "---",
-        transcripts.iter().map(|_| "---:".to_owned()),
-    );
+    ));
+    page.push_str(&row("---", transcripts.iter().map(|_| "---:".to_owned())));
     let programs: BTreeSet<_> = transcripts
         .iter()
         .flat_map(|of| of.verified.keys())
@@ -92,45 +76,9 @@ fn page(transcripts: &[Transcript]) -> Result<String> {
             let count = transcript.verified.get(program);
             count.map_or_else(String::new, u32::to_string)
         });
-        row(&mut page, &format!("`{program}`"), counts);
+        page.push_str(&row(&format!("`{program}`"), counts));
     }
     Ok(page)
-}
-
-fn row(page: &mut String, head: &str, cells: impl Iterator<Item = String>) {
-    page.push_str(&format!("| {head} |"));
-    for cell in cells {
-        page.push_str(&format!(" {cell} |"));
-    }
-    page.push('\n');
-}
-
-/// Those that came to their end on some kernel, in the order of the first machine that ran them.
-fn files(transcripts: &[Transcript]) -> Vec<String> {
-    let mut files: Vec<String> = Vec::new();
-    for outcome in transcripts.iter().flat_map(|of| &of.files) {
-        if outcome.has_ended && !files.contains(&outcome.file) {
-            files.push(outcome.file.clone());
-        }
-    }
-    files
-}
-
-fn words(outcome: &FileOutcome) -> String {
-    if !outcome.has_ended {
-        return "not finished".to_owned();
-    }
-    let tally = &outcome.tally;
-    let mut words = format!("{} passed", tally.passed);
-    for (count, what) in [(tally.failed, "failed"), (tally.skipped, "skipped")] {
-        if count > 0 {
-            words.push_str(&format!(", {count} {what}"));
-        }
-    }
-    if !outcome.is_good && tally.failed == 0 {
-        words.push_str(", broke off");
-    }
-    words
 }
 
 /// Which tests were skipped or failed, on which kernel, and what the kernel complained of.
@@ -138,7 +86,7 @@ fn remarks(page: &mut String, transcripts: &[Transcript]) -> Result<()> {
     page.push('\n');
     for transcript in transcripts {
         let release = &transcript.release;
-        for outcome in &transcript.files {
+        for outcome in &transcript.outcomes.files {
             let file = &outcome.file;
             for reason in &outcome.tally.reasons {
                 writeln!(page, "- {release}: `{file}` skips {reason}")?;

@@ -11,11 +11,11 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{
+use super::suite::Built;
+use crate::{
     command::{run, text},
-    suite::Built,
+    toolchain::find_program,
 };
-use crate::toolchain::find_program;
 
 /// The first process.
 const INIT: &str = include_str!("init.sh");

@@ -1,14 +1,13 @@
 //! The tests that run in virtual machines: those of the dataplane and its hooks, which need no Docker.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::command::{run, text};
-use crate::compile;
+use crate::{
+    command::{run, text},
+    compile,
+};
 
 /// The files of tests/tests that run unless others are named.
 pub const FILES: [&str; 6] = [
@@ -83,27 +82,6 @@ pub fn script(files: &[String], slowness: u32) -> String {
     script
 }
 
-/// What a file of tests is about: the first line of its source.
-///
-/// # Errors
-/// There is no such file.
-pub fn subject(file: &str) -> Result<String> {
-    let folder = compile::workspace().join("tests/tests");
-    let source = [
-        folder.join(format!("{file}.rs")),
-        folder.join(file).join("main.rs"),
-    ]
-    .iter()
-    .find_map(|path| fs::read_to_string(path).ok())
-    .with_context(|| format!("there is no test file {file}"))?;
-    let subject = source
-        .lines()
-        .map_while(|line| line.strip_prefix("//!"))
-        .take_while(|line| !line.trim().is_empty())
-        .collect::<String>();
-    Ok(subject.trim().to_owned())
-}
-
 /// Where cargo says that it has put a test program. Its messages are an object a line.
 fn executable_of(messages: &str, test: &str) -> Option<PathBuf> {
     let target = format!("\"name\":\"{test}\"");
@@ -127,13 +105,13 @@ fn debug_binary(test: &Path, name: &str) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outcome::subject;
 
     #[test]
     fn all_files_are_there_and_say_what_they_are_about() {
         for file in FILES {
             assert!(!subject(file).expect(file).is_empty(), "{file}");
         }
-        assert!(subject("nothing").is_err());
     }
 
     #[test]

@@ -3,20 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::kernel::Kernel;
-use crate::tally::Tally;
-
-/// What a test came to.
-#[derive(Debug)]
-pub struct FileOutcome {
-    /// The file of tests/tests.
-    pub file: String,
-    /// The sum of its tests.
-    pub tally: Tally,
-    /// Whether it came to its end.
-    pub has_ended: bool,
-    /// Whether that was with status 0.
-    pub is_good: bool,
-}
+use crate::outcome::Outcomes;
 
 /// The transcript of one machine.
 #[derive(Debug)]
@@ -25,12 +12,10 @@ pub struct Transcript {
     pub kernel: Kernel,
     /// What it calls itself.
     pub release: String,
-    /// The files of tests, in order.
-    pub files: Vec<FileOutcome>,
+    /// What its files of tests came to.
+    pub outcomes: Outcomes,
     /// The instructions that the verifier has gone through, by program.
     pub verified: BTreeMap<String, u32>,
-    /// Whether all files had their turn.
-    pub is_complete: bool,
     /// What the kernel complained of.
     pub complaints: Vec<String>,
 }
@@ -40,9 +25,8 @@ impl Transcript {
         Self {
             kernel,
             release: String::new(),
-            files: Vec::new(),
+            outcomes: Outcomes::default(),
             verified: BTreeMap::new(),
-            is_complete: false,
             complaints: Vec::new(),
         }
     }
@@ -64,20 +48,7 @@ impl Transcript {
         let words: Vec<_> = marker.split_whitespace().collect();
         match words[..] {
             ["kernel", release] => self.release = release.to_owned(),
-            ["begin", file] => self.files.push(FileOutcome {
-                file: file.to_owned(),
-                tally: Tally::default(),
-                has_ended: false,
-                is_good: false,
-            }),
-            ["end", _, status] => {
-                if let Some(file) = self.files.last_mut() {
-                    file.has_ended = true;
-                    file.is_good = status == "0" && file.tally.failed == 0;
-                }
-            }
-            ["done"] => self.is_complete = true,
-            _ => {}
+            _ => self.outcomes.mark(&words),
         }
     }
 
@@ -93,13 +64,11 @@ impl Transcript {
 
     /// Whether there is nothing to look after.
     pub fn is_good(&self) -> bool {
-        self.is_complete && self.complaints.is_empty() && self.files.iter().all(|file| file.is_good)
+        self.outcomes.are_good() && self.complaints.is_empty()
     }
 
     fn read_output(&mut self, line: &str) {
-        if let Some(file) = self.files.last_mut() {
-            file.tally.read(line);
-        }
+        self.outcomes.read(line);
         // What tests/tests/verifier.rs prints.
         if let Some((program, count)) = verified(line) {
             self.verified.insert(program.to_owned(), count);
@@ -142,8 +111,9 @@ vmtest: end hooks 0
     fn outcomes_go_to_their_files() {
         let whole = read(&format!("{OUTPUT}vmtest: done\n"));
         assert_eq!(whole.release, "6.1.0-56-cloud-amd64");
-        let files: Vec<_> = whole
-            .files
+        let files = &whole.outcomes.files;
+        assert_eq!(files[1].tally.reasons, ["tcx: TCX: Linux 6.1 has none"]);
+        let files: Vec<_> = files
             .iter()
             .map(|file| (file.file.as_str(), file.tally.to_string()))
             .collect();
@@ -152,10 +122,6 @@ vmtest: end hooks 0
             ("verifier", "1 passed, 0 failed, 0 skipped".into())
         );
         assert_eq!(files[1], ("hooks", "5 passed, 0 failed, 1 skipped".into()));
-        assert_eq!(
-            whole.files[1].tally.reasons,
-            ["tcx: TCX: Linux 6.1 has none"]
-        );
         assert_eq!(whole.verified["portway_reply"], 303_305);
         assert_eq!(whole.verified["portway_xdp"], 44_146);
         assert!(whole.is_good());

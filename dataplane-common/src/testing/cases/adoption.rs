@@ -13,6 +13,7 @@ use crate::{
 both_families!(
     a_connection_goes_on_from_either_side,
     a_client_keeps_the_port_that_it_was_given,
+    a_reset_counts_until_the_container_has_said_where_it_is,
     what_has_begun_anew_meanwhile_stays,
     only_what_comes_by_the_external_interface_is_taken_over,
 );
@@ -77,6 +78,24 @@ fn a_client_keeps_the_port_that_it_was_given<F: Sample>() {
     };
     let wanted = wanted.tcp(ACK).build();
     assert_eq!(sent.ports::<F>(), wanted.ports::<F>());
+}
+
+fn a_reset_counts_until_the_container_has_said_where_it_is<F: Sample>() {
+    for has_said in [false, true] {
+        let world = World::<F>::new();
+        let mut slot = connection::<F>(CLIENT_PORT);
+        assert_eq!(adopt::<F, _>(&mut slot, &world), Adoption::Done);
+        if has_said {
+            assert!(send(&world, false, ACK).is_ok());
+        }
+        let reset = Spec {
+            sequence: NUMBER.wrapping_add(1),
+            ..from_client::<F>().tcp(RST)
+        };
+        assert!(send_in(&world, &reset.build()).is_ok());
+        let is_closed = world.only_flow().state() == State::Close;
+        assert_eq!(is_closed, !has_said);
+    }
 }
 
 fn what_has_begun_anew_meanwhile_stays<F: Sample>() {

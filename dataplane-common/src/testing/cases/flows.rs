@@ -12,6 +12,10 @@ both_families!(
     a_flow_whose_ends_are_there_is_out_of_a_floods_reach,
     a_refused_connection_proves_nothing,
     datagrams_are_a_stream_when_they_go_on,
+    a_forged_reset_or_end_changes_nothing,
+    a_reset_ends_a_connection_of_which_nothing_is_known,
+    who_has_not_heard_the_container_proves_nothing,
+    a_connection_that_the_container_takes_for_a_new_one_is_one,
     a_closed_connection_gives_way_to_a_new_one,
     a_refused_connection_leaves_its_ports_free,
     a_connection_that_is_closing_does_not,
@@ -108,6 +112,86 @@ fn datagrams_are_a_stream_when_they_go_on<F: Sample>() {
         assert!(send_out(&world, &answer).is_ok());
     }
     assert_eq!(world.flow_counts(), (1, 0));
+}
+
+/// A client's segment, ahead of what the container expects, and ahead in what it acknowledges.
+fn numbered<F: Sample>(flags: u8, ahead: u32, unsent: u32) -> Buffer {
+    let spec = Spec {
+        sequence: NUMBER.wrapping_add(ahead),
+        acknowledgement: NUMBER.wrapping_add(unsent),
+        ..from_client::<F>().tcp(flags)
+    };
+    spec.build()
+}
+
+fn a_forged_reset_or_end_changes_nothing<F: Sample>() {
+    const RST_ACK: u8 = RST | TcpFlags::ACK;
+    let world = World::<F>::new();
+    shake_hands(&world);
+    world.wait(1);
+    let before = (world.only_flow().state(), world.only_flow().last_seen);
+    for ahead in [1, 1460, 1 << 30, (1 << 30) + 1, 1 << 31, u32::MAX] {
+        for flags in [RST, RST_ACK, FIN_ACK] {
+            let may_be = flags == FIN_ACK || ahead <= 1 << 30;
+            let sent = send_in(&world, &numbered::<F>(flags, ahead, 1));
+            // The container knows what to answer.
+            assert_eq!(sent.err(), (!may_be).then_some(Reason::TcpState));
+            let flow = world.only_flow();
+            assert_eq!((flow.state(), flow.last_seen), before, "{flags} {ahead}");
+        }
+    }
+    assert!(send_in(&world, &numbered::<F>(RST, 0, 1)).is_ok());
+    assert_eq!(world.only_flow().state(), State::Close);
+    for (flags, state) in [(RST_ACK, State::Close), (FIN_ACK, State::FinWait)] {
+        let world = World::<F>::new();
+        shake_hands(&world);
+        let amid_data = numbered::<F>(flags, 1460, 0);
+        assert!(send_in(&world, &amid_data).is_ok());
+        assert_eq!(world.only_flow().state(), state);
+    }
+}
+
+fn a_reset_ends_a_connection_of_which_nothing_is_known<F: Sample>() {
+    let world = World::<F>::new();
+    assert!(send(&world, true, SYN).is_ok());
+    assert!(send_in(&world, &numbered::<F>(RST, 77, 99)).is_ok());
+    assert_eq!(world.only_flow().state(), State::Close);
+}
+
+fn who_has_not_heard_the_container_proves_nothing<F: Sample>() {
+    let world = World::<F>::new();
+    assert!(send(&world, true, SYN).is_ok());
+    assert!(send(&world, false, SYN_ACK).is_ok());
+    for flags in [ACK, FIN_ACK] {
+        for unsent in [1, 1 << 31, u32::MAX] {
+            assert!(send_in(&world, &numbered::<F>(flags, 0, unsent)).is_ok());
+            assert_eq!(world.only_flow().state(), State::SynRecv);
+            assert_eq!(world.flow_counts(), (1, 0));
+        }
+    }
+    assert!(send(&world, true, ACK).is_ok());
+    assert_eq!(world.flow_counts(), (0, 1));
+}
+
+fn a_connection_that_the_container_takes_for_a_new_one_is_one<F: Sample>() {
+    let world = World::<F>::new();
+    shake_hands(&world);
+    // A reset that did not come this way, and the same port once more.
+    assert!(send(&world, true, SYN).is_ok());
+    assert_eq!(world.only_flow().state(), State::Established);
+    let answer = |acknowledgement| {
+        let spec = Spec {
+            acknowledgement,
+            ..from_container::<F>().tcp(SYN_ACK)
+        };
+        spec.build()
+    };
+    assert!(send_out(&world, &answer(NUMBER)).is_ok());
+    assert_eq!(world.only_flow().state(), State::Established, "once more");
+    assert!(send_out(&world, &answer(NUMBER + 7)).is_ok());
+    assert_eq!(world.only_flow().state(), State::SynRecv);
+    assert!(send_in(&world, &numbered::<F>(RST, 7, 1)).is_ok());
+    assert_eq!(world.only_flow().state(), State::Close);
 }
 
 fn a_closed_connection_gives_way_to_a_new_one<F: Sample>() {

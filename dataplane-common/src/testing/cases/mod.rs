@@ -23,7 +23,7 @@ mod strangers;
 mod translation;
 
 use super::{
-    buffer::Buffer,
+    buffer::{Buffer, NUMBER},
     programs::{Verdict, run_forward, run_reply},
     sample::Sample,
     world::{BRIDGE, CONTAINER_PORT, EXTERNAL, HOST_PORT, VETH, World},
@@ -64,6 +64,8 @@ fn from_client<F: Sample>() -> Spec<F> {
         source: (F::CLIENT, CLIENT_PORT),
         destination: (F::HOST, HOST_PORT),
         flags: 0,
+        sequence: NUMBER,
+        acknowledgement: NUMBER,
         ttl: 64,
         payload: 33,
     }

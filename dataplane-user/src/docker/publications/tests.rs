@@ -81,6 +81,30 @@ fn docker_20_10_shows_its_ports() {
 }
 
 #[test]
+fn podman_4_3_names_networks_instead_of_their_ids() {
+    let container = |name: &str, port: u16, networks: Value| {
+        json!({"Id": name, "Names": [format!("/{name}")], "State": "running",
+            "Ports": [{"PrivatePort": 8080, "PublicPort": port, "Type": "tcp"}],
+            "NetworkSettings": {"Networks": networks}})
+    };
+    let own =
+        json!({"own": {"NetworkID": "own", "Gateway": "10.89.0.1", "IPAddress": "10.89.0.2"}});
+    let default = json!({"podman": {"NetworkID": "podman", "Gateway": "10.88.0.1", "IPAddress": "10.88.0.2"}});
+    let facts = facts(json!({
+        "containers": [container("one", 9000, default), container("two", 9200, own)],
+        "networks": [
+            {"Name": "own", "Id": "90e1c8463dad", "Driver": "bridge"},
+            {"Name": "bridge", "Id": "2f259bab93aa", "Driver": "bridge"},
+        ],
+    }));
+    assert!(facts.networks.cover(&facts.containers));
+    assert_eq!(
+        rows(&facts, &Unsettled::default()),
+        ["one 9000:10.88.0.2:8080/tcp", "two 9200:10.89.0.2:8080/tcp",]
+    );
+}
+
+#[test]
 fn docker_28_5_shows_its_ports() {
     let shown = rows(&docker_28_5(), &Unsettled::default());
     for row in [
