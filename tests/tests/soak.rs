@@ -95,10 +95,10 @@ fn soak() -> Result<()> {
     );
     println!("{:?}", ledger.connections);
     // What has failed first says why the rest has.
-    ledger
-        .ensure_no_failure()
-        .and(result)
-        .with_context(|| format!("PORTWAY_SOAK_MINUTES={minutes} PORTWAY_SEED={seed}"))
+    ledger.ensure_no_failure().and(result).with_context(|| {
+        let events = ledger.last_events();
+        format!("PORTWAY_SOAK_MINUTES={minutes} PORTWAY_SEED={seed}, events:\n{events}")
+    })
 }
 
 /// Everything happens, until the time is over; then all is as it should be.

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Result, ensure};
 use portway_tests_ebpf::Stamp;
 
 use super::{
@@ -229,24 +229,23 @@ impl Ledger {
     /// Demands that nothing has been that may not be.
     ///
     /// # Errors
-    /// There is something; with what came before.
+    /// There is something.
     pub fn ensure_no_failure(&self) -> Result<()> {
-        if self.failures.is_empty() {
-            return Ok(());
-        }
+        ensure!(self.failures.is_empty(), "{}", self.failures.join("\n"));
+        Ok(())
+    }
+
+    /// The last events, and those around the first datagram that something is wrong with.
+    pub fn last_events(&self) -> String {
         let last = self.events.len().saturating_sub(LAST_EVENTS);
         let is_near = |at: Duration| {
-            let offence = self.offence.unwrap_or(at);
-            at + AROUND >= offence && at <= offence + AROUND
+            self.offence
+                .is_some_and(|offence| at + AROUND >= offence && at <= offence + AROUND)
         };
         let events = self.events.iter().enumerate();
         let events = events.filter(|(number, (at, _))| *number >= last || is_near(*at));
-        let events = events.map(|(_, (at, event))| format!("\n{:.3} s: {event}", at.as_secs_f64()));
-        bail!(
-            "{}\nevents then, and the last ones:{}",
-            self.failures.join("\n"),
-            events.collect::<String>()
-        )
+        let lines = events.map(|(_, (at, event))| format!("{:.3} s: {event}\n", at.as_secs_f64()));
+        lines.collect()
     }
 
     /// The published port of this number.

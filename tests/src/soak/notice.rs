@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{self, Read as _},
     os::unix::net::{UnixListener, UnixStream},
+    sync::Arc,
     thread::{self, Scope},
     time::Duration,
 };
@@ -40,12 +41,13 @@ pub fn listen<'scope>(
         while shared.is_listening() {
             let accepted = listener.accept().and_then(|(stream, _)| {
                 stream.set_nonblocking(false)?;
-                shared.add_notices(stream.try_clone()?);
+                let stream = Arc::new(stream);
+                shared.add_notices(&stream);
                 Ok(stream)
             });
             match accepted {
                 Ok(stream) => {
-                    scope.spawn(move || take_notice(stream, shared));
+                    scope.spawn(move || take_notice(&stream, shared));
                 }
                 Err(_) => thread::sleep(TICK),
             }
@@ -69,7 +71,7 @@ pub fn listen<'scope>(
 }
 
 /// Reads what a container has to tell, until it is gone.
-fn take_notice(mut stream: UnixStream, shared: &Shared) -> io::Result<()> {
+fn take_notice(mut stream: &UnixStream, shared: &Shared) -> io::Result<()> {
     let mut bytes = [0; size_of::<Notice>()];
     loop {
         stream.read_exact(&mut bytes)?;

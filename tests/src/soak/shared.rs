@@ -4,7 +4,7 @@ use std::{
     net::Shutdown,
     os::unix::net::UnixStream,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -19,7 +19,7 @@ pub struct Shared {
     /// Nobody takes notice any more.
     is_deaf: AtomicBool,
     /// Where containers give notice.
-    notices: Mutex<Vec<UnixStream>>,
+    notices: Mutex<Vec<Weak<UnixStream>>>,
 }
 
 /// Ends the traffic when it goes, also by an error.
@@ -37,7 +37,7 @@ pub struct Attention<'a>(pub &'a Shared);
 impl Drop for Attention<'_> {
     fn drop(&mut self) {
         self.0.is_deaf.store(true, Ordering::Relaxed);
-        for stream in lock(&self.0.notices).iter() {
+        for stream in lock(&self.0.notices).iter().filter_map(Weak::upgrade) {
             // Its other end may be gone.
             let _ = stream.shutdown(Shutdown::Read);
         }
@@ -61,8 +61,10 @@ impl Shared {
     }
 
     /// Keeps where a container gives notice.
-    pub fn add_notices(&self, stream: UnixStream) {
-        lock(&self.notices).push(stream);
+    pub fn add_notices(&self, stream: &Arc<UnixStream>) {
+        let mut notices = lock(&self.notices);
+        notices.retain(|stream| stream.strong_count() > 0);
+        notices.push(Arc::downgrade(stream));
     }
 
     /// Whether clients go on asking.
