@@ -133,6 +133,25 @@ impl Docker {
         Self::start_with(host, config)
     }
 
+    /// Starts dockerd without docker-proxy too, with IPv6 by ip6tables, and so that its containers stay when it ends: nobody
+    /// but the rules hands packets on. Where these are missing the port's socket, of which nobody reads, keeps what comes.
+    ///
+    /// # Errors
+    /// As [`Docker::start`].
+    pub fn start_lasting_without_proxy(host: &Host) -> Result<Self> {
+        let config = json!({
+            "dns": [CLIENTS[0]],
+            "live-restore": true,
+            PROXY: false,
+            "ipv6": true,
+            "fixed-cidr-v6": FIXED_CIDR_V6,
+            "ip6tables": true,
+            // Docker before 27 wants it for ip6tables.
+            "experimental": true,
+        });
+        Self::start_with(host, config)
+    }
+
     fn start_with(host: &Host, config: serde_json::Value) -> Result<Self> {
         let engine = Engine::chosen()?;
         engine.configure(host, config)?;

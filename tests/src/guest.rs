@@ -142,7 +142,7 @@ impl Endpoint {
 }
 
 /// A socket for one IP version, so that each client goes by its own address.
-fn bound(address: SocketAddr, kind: Type) -> io::Result<Socket> {
+pub(crate) fn bound(address: SocketAddr, kind: Type) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), kind, None)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -165,7 +165,7 @@ fn udp_echo(socket: &UdpSocket) {
     }
 }
 
-fn tcp_echo(mut stream: TcpStream) -> io::Result<()> {
+pub(crate) fn tcp_echo(mut stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut back = stream.try_clone()?;
     io::copy(&mut stream, &mut back)?;

@@ -25,6 +25,7 @@
 //! | [`iptables`] | netfilter's counters |
 //! | [`portway`] | the program under test |
 //! | [`footprint`] | what it has in the kernel |
+//! | [`memory`] | what processes and maps take |
 //! | [`rig`] | its programs, run on single packets |
 //! | [`stage`] | plays a scenario without and with portway, and compares |
 //! | [`pass`] | the checks of one such pass |
@@ -36,6 +37,7 @@
 //! | [`setting`] | what the environment says |
 //! | [`wait`] | waiting for conditions |
 //! | [`interrupt`] | Ctrl-C |
+//! | [`soak`] | everything at once, for long, and every packet accounted for |
 //! | [`differential`] | portway against the kernel, by random traffic in two labs |
 
 pub mod conntrack;
@@ -56,6 +58,7 @@ pub mod iptables;
 pub mod kernel;
 pub mod lab;
 pub mod live;
+pub mod memory;
 pub mod netns;
 pub mod numbers;
 pub mod packets;
@@ -68,6 +71,7 @@ pub mod requirement;
 pub mod rig;
 pub mod scenarios;
 pub mod setting;
+pub mod soak;
 pub mod stage;
 pub mod system;
 pub mod tracer;

@@ -20,6 +20,7 @@ use portway_tests::{
     conversation::{self, echo_over},
     harness::{self, Test},
     lab::{CLIENTS, EXTERNAL, HOST, Lab},
+    memory,
     packets::{Link, control, icmp_error, segment},
     portway::Portway,
     raw::Datagram,
@@ -113,7 +114,7 @@ fn survive() -> Result<()> {
         established.all_answer(&lab)?;
         Ok(begun.elapsed() > LASTING)
     })?;
-    let memory_before = memory(run.pid())?;
+    let memory_before = memory::resident(run.pid())?;
     for (name, packet) in ATTACKS {
         let packets: Vec<_> = (0..VARIETY).map(|_| packet(&mut random)).collect();
         let before = (portway.status()?, cpu_time(run.pid())?, Instant::now());
@@ -127,7 +128,7 @@ fn survive() -> Result<()> {
         let busy = cpu_time(run.pid())?.saturating_sub(before.1);
         let share = busy.as_secs_f64() / lasted.as_secs_f64() * 100.0;
         let used = portway.status()?.since(&before.0);
-        let grown = memory(run.pid())?.saturating_sub(memory_before);
+        let grown = memory::resident(run.pid())?.saturating_sub(memory_before);
         println!(
             "{name}: {:.0} packets a second, {} forwarded; controller {share:.1} % of a core, {grown} KiB more",
             sent as f64 / lasted.as_secs_f64(),
@@ -456,12 +457,4 @@ fn cpu_time(pid: u32) -> Result<Duration> {
         .sum();
     let a_second = sysconf(SysconfVar::CLK_TCK)?.context("no clock ticks")?;
     Ok(Duration::from_secs_f64(ticks as f64 / a_second as f64))
-}
-
-/// The memory that a process has, in KiB.
-fn memory(pid: u32) -> Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|rest| rest.split_whitespace().next());
-    Ok(kib.context("a process without memory")?.parse()?)
 }

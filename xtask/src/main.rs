@@ -13,6 +13,7 @@
 //! | [`run`] | `run`: portway itself, or the lab |
 //! | [`bench`] | `bench`: measuring portway and what it is compared with |
 //! | [`mod@test`], [`tally`] | `test`: the checks, the tests and their sum |
+//! | [`soak`] | `soak`: the longest of the tests, by itself |
 //! | [`matrix`] | `test --matrix`: the tests with other versions of Docker |
 //! | [`vmtest`] | `vmtest`: the tests on other kernels |
 //! | [`outcome`] | what came of several files of tests |
@@ -32,6 +33,7 @@ mod packages;
 mod plan;
 mod run;
 mod setup;
+mod soak;
 mod step;
 mod svg;
 mod tally;
@@ -84,6 +86,13 @@ enum Command {
         )]
         arguments: Vec<String>,
     },
+    /// Build, and have everything happen at random and under traffic, every packet of which is accounted for.
+    Soak {
+        #[command(flatten)]
+        set_up: SetUp,
+        #[command(flatten)]
+        length: soak::Length,
+    },
     /// Run the dataplane's tests on other kernels, in virtual machines; takes Debian's kernels, and Debian.
     Vmtest {
         #[command(flatten)]
@@ -122,6 +131,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Run { set_up, arguments } => run::run(set_up.no_install, &arguments)?,
         Command::Test { set_up, selection } => return test::test(set_up.no_install, &selection),
         Command::Bench { set_up, arguments } => bench::bench(set_up.no_install, &arguments)?,
+        Command::Soak { set_up, length } => return soak::soak(set_up.no_install, &length),
         Command::Vmtest { set_up, selection } => {
             return vmtest::vmtest(set_up.no_install, &selection);
         }
@@ -195,6 +205,15 @@ mod tests {
         ));
         assert!(!parse("xtask vmtest --kernel 5.10"));
         assert!(!parse("xtask vmtest --docs --kernel 6.1"), "a page of all");
+    }
+
+    #[test]
+    fn a_soak_has_a_length_and_a_seed() {
+        let cli = Cli::try_parse_from("xtask soak --minutes 0.5 --seed 7".split(' '));
+        assert!(matches!(
+            cli.map(|cli| cli.command),
+            Ok(Command::Soak { .. })
+        ));
     }
 
     #[test]

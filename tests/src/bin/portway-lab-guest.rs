@@ -7,12 +7,14 @@ use nix::sys::signal::{SigSet, Signal};
 use portway_tests::{
     conversation,
     guest::{self, Endpoint, GREETING},
+    soak,
     system::System,
 };
 
 const USAGE: &str = "\
 portway-lab-guest init [FOLDER [SHARED]...] a lab host's first process, in the file system of a folder
 portway-lab-guest serve [SERVICE/PORT]...   servers: http, tcp and udp (echo); http says $GREETING
+portway-lab-guest tell NUMBER [SERVICE/PORT]...   servers that give notice of what comes to them
 portway-lab-guest get HOST:PORT             what an HTTP server says, or why there is no answer";
 
 fn main() -> ExitCode {
@@ -35,6 +37,11 @@ fn run(args: &[&str]) -> Result<()> {
             match guest::init(Some(&system))? {}
         }
         ["serve", endpoints @ ..] => serve(endpoints),
+        ["tell", number, endpoints @ ..] => {
+            let endpoints = endpoints.iter().map(|endpoint| endpoint.parse());
+            let endpoints: Vec<_> = endpoints.collect::<Result<_>>()?;
+            match soak::server::serve(number.parse()?, &endpoints)? {}
+        }
         ["get", target] => {
             match conversation::http_get(None, target) {
                 Ok(answer) => println!("{}", answer.body),
