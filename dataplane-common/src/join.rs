@@ -393,7 +393,7 @@ impl<F: Family> Candidate<'_, F> {
     ) -> Result<(), Reason> {
         let network = &self.parsed.network;
         let state = if self.parsed.is_tcp() && !self.parsed.flags.opens() {
-            State::Established
+            State::PickedUp
         } else {
             State::first(network.protocol)
         };

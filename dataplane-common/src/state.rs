@@ -37,6 +37,9 @@ pub enum State {
     Answered = 10,
     /// UDP: both go on talking.
     Stream = 11,
+    /// TCP: the client has been heard amid a connection that has not been heard of before, the container has not.
+    /// Conntrack has it established, and forgets it sooner than others.
+    PickedUp = 12,
 }
 
 /// Which way a packet of a flow goes.
@@ -61,7 +64,7 @@ pub enum Move {
 
 impl State {
     /// How many there are.
-    pub const COUNT: usize = 12;
+    pub const COUNT: usize = 13;
 
     /// From its number in [`Flow::state`](crate::flow::Flow::state).
     #[inline(always)]
@@ -78,6 +81,7 @@ impl State {
             9 => Self::Unanswered,
             10 => Self::Answered,
             11 => Self::Stream,
+            12 => Self::PickedUp,
             _ => Self::Close,
         }
     }
@@ -95,7 +99,9 @@ impl State {
     /// The word by which `portway flows` calls it.
     pub const fn word(self) -> &'static str {
         match self {
-            Self::SynSent | Self::SynSent2 | Self::SynRecv | Self::Unanswered => "opening",
+            Self::SynSent | Self::SynSent2 | Self::SynRecv | Self::Unanswered | Self::PickedUp => {
+                "opening"
+            }
             Self::Established | Self::Answered | Self::Stream => "established",
             Self::FinWait | Self::CloseWait | Self::LastAck | Self::TimeWait => "closing",
             Self::Close => "closed",
@@ -114,6 +120,7 @@ impl State {
                 | Self::Close
                 | Self::Unanswered
                 | Self::Answered
+                | Self::PickedUp
         )
     }
 
@@ -145,6 +152,14 @@ impl State {
             } else {
                 Self::Answered
             }),
+            Self::PickedUp => {
+                const TELLING: u8 = TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST;
+                if direction == Direction::Forward && !flags.any(TELLING) {
+                    Move::To(Self::PickedUp)
+                } else {
+                    Self::Established.after_segment(direction, flags)
+                }
+            }
             tcp => tcp.after_segment(direction, flags),
         }
     }
@@ -200,7 +215,7 @@ const _: () = assert!(State::COUNT <= 16);
 impl Timeouts {
     /// nf_conntrack's defaults.
     pub const DEFAULT: Self = Self([
-        120, 60, 432_000, 120, 60, 30, 120, 10, 120, 30, 30, 120, 0, 0, 0, 0,
+        120, 60, 432_000, 120, 60, 30, 120, 10, 120, 30, 30, 120, 300, 0, 0, 0,
     ]);
 
     /// The time-out of a state.
@@ -306,6 +321,26 @@ mod tests {
                 (Reply, RST, Move::To(Close)),
             ],
         );
+    }
+
+    #[test]
+    fn what_is_picked_up_is_established_by_the_container() {
+        play(
+            State::PickedUp,
+            &[
+                (Forward, ACK, Move::To(State::PickedUp)),
+                (Forward, SYN, Move::Ignored),
+                (Reply, ACK, Move::To(Established)),
+                (Forward, ACK, Move::To(Established)),
+            ],
+        );
+        for (flags, end) in [(FIN, FinWait), (RST, Close)] {
+            for direction in [Forward, Reply] {
+                let next = State::PickedUp.after(direction, flags, 0);
+                assert_eq!(next, Move::To(end));
+            }
+        }
+        assert!(!State::PickedUp.is_proven());
     }
 
     #[test]

@@ -12,7 +12,7 @@ const FOLDER: &str = "/proc/sys/net/netfilter";
 const TCP_BE_LIBERAL: &str = "nf_conntrack_tcp_be_liberal";
 
 /// The file of each state's time-out, in seconds.
-const TIMEOUTS: [(State, &str); 12] = [
+const TIMEOUTS: [(State, &str); 13] = [
     (State::SynSent, "tcp_timeout_syn_sent"),
     (State::SynRecv, "tcp_timeout_syn_recv"),
     (State::Established, "tcp_timeout_established"),
@@ -26,6 +26,8 @@ const TIMEOUTS: [(State, &str); 12] = [
     (State::Unanswered, "udp_timeout"),
     (State::Answered, "udp_timeout"),
     (State::Stream, "udp_timeout_stream"),
+    // Of one without replies that has been picked up (nf_conntrack_tcp_packet).
+    (State::PickedUp, "tcp_timeout_unacknowledged"),
 ];
 
 /// The time-outs in force; where one cannot be read, as without conntrack, its default.
