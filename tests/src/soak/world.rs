@@ -72,6 +72,7 @@ impl<'a> World<'a> {
             ("tcp_timeout_last_ack", 5),
             ("tcp_timeout_time_wait", 5),
             ("tcp_timeout_close", 5),
+            ("tcp_timeout_unacknowledged", 5),
         ] {
             lab.host.sysctl(
                 &format!("netfilter/nf_conntrack_{name}"),
