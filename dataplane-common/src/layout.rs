@@ -29,9 +29,15 @@ pub const fn buckets(max_flows: u32) -> u32 {
     max_flows.div_ceil(WAYS as u32)
 }
 
-/// Slots for flows, in all those buckets.
+/// Slots for flows: those of all these buckets, and behind them the ring. One array, so that the verifier has one kind
+/// of pointer to follow.
 pub const fn slots(max_flows: u32) -> u32 {
-    buckets(max_flows) * WAYS as u32
+    first_of_ring(buckets(max_flows)) + ring(max_flows)
+}
+
+/// The first slot of the ring, behind those of so many buckets.
+pub const fn first_of_ring(buckets: u32) -> u32 {
+    buckets * WAYS as u32
 }
 
 /// Places in the ring of those that are opening, a power of two: some fourth of so many flows.
@@ -120,10 +126,9 @@ pub mod maps {
         pub routes: &'static str,
         /// [`Bucket`](crate::bucket::Bucket)s: which flows are where.
         pub buckets: &'static str,
-        /// [`Slot`](crate::bucket::Slot)s: the flows that are kept, by bucket and way.
+        /// [`Slot`](crate::bucket::Slot)s: the flows that are kept, by bucket and way, and behind them those that are
+        /// opening, in the order in which they began.
         pub slots: &'static str,
-        /// [`Slot`](crate::bucket::Slot)s: those that are opening, in the order in which they began.
-        pub ring: &'static str,
         /// How many flows have ever begun.
         pub begun: &'static str,
         /// [`Flow`](crate::flow::Flow) by [`FlowKey`](crate::flow::FlowKey): established ones that have found
@@ -149,7 +154,6 @@ pub mod maps {
         routes: "ROUTES_V4",
         buckets: "BUCKETS_V4",
         slots: "SLOTS_V4",
-        ring: "RING_V4",
         begun: "BEGUN_V4",
         spilled: "SPILLED_V4",
         remapped: "REMAPPED_V4",
@@ -168,7 +172,6 @@ pub mod maps {
         routes: "ROUTES_V6",
         buckets: "BUCKETS_V6",
         slots: "SLOTS_V6",
-        ring: "RING_V6",
         begun: "BEGUN_V6",
         spilled: "SPILLED_V6",
         remapped: "REMAPPED_V6",
@@ -206,7 +209,6 @@ pub mod maps {
                     family.routes,
                     family.buckets,
                     family.slots,
-                    family.ring,
                     family.begun,
                     family.spilled,
                     family.remapped,

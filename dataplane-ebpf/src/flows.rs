@@ -6,6 +6,7 @@ use core::hint::black_box;
 use dataplane_common::{
     bucket::{Bucket, LOCKED, NOWHERE, Place, SPILLED, Slot, WAYS},
     flow::{Flow, FlowKey},
+    layout::first_of_ring,
     tables::TableFull,
 };
 
@@ -14,6 +15,9 @@ use crate::{
     clock::seconds,
     maps::{self, FamilyMaps},
 };
+
+/// How many kept flows are looked at whether they are over, where a bucket is full.
+const LOOKS: usize = 2;
 
 /// The flow, wherever it is. A function of its own in the eBPF program, which leaves the stack of the others small.
 #[inline(never)]
@@ -167,7 +171,7 @@ fn free_way<F: FamilyMaps>(
     if way != NOWHERE {
         return way;
     }
-    for _ in 0..WAYS {
+    for _ in 0..LOOKS {
         let way = *unlocked as usize % WAYS;
         let next = (way + 1) % WAYS;
         *unlocked = *unlocked & SPILLED | next as u64;
@@ -247,10 +251,11 @@ fn slot<F: FamilyMaps>(place: Place, way: usize) -> Option<&'static mut Slot<F::
         .map(|slot| unsafe { &mut *slot })
 }
 
+/// A slot of the ring.
 #[inline(always)]
 fn ring<F: FamilyMaps>(index: u32) -> Option<&'static mut Slot<F::Address>> {
     // SAFETY: as for `bucket`.
-    F::ring()
-        .get_ptr_mut(index)
+    F::slots()
+        .get_ptr_mut(first_of_ring(F::bucket_count()) + index)
         .map(|slot| unsafe { &mut *slot })
 }

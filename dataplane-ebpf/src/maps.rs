@@ -109,12 +109,10 @@ pub trait FamilyMaps: Family {
     fn routes() -> &'static PerCpuArray<KnownRoute<Self::Address>>;
     /// Which flows are where.
     fn buckets() -> &'static Array<Bucket>;
-    /// Flows that are kept, by bucket and way.
+    /// Flows that are kept, by bucket and way, and behind them those that are opening.
     fn slots() -> &'static Array<Slot<Self::Address>>;
     /// The number of buckets.
     fn bucket_count() -> u32;
-    /// Flows that are opening.
-    fn ring() -> &'static Array<Slot<Self::Address>>;
     /// The size of the ring, a power of two.
     fn ring_size() -> u32;
     /// How many flows have ever begun.
@@ -135,7 +133,7 @@ pub trait FamilyMaps: Family {
 macro_rules! family_maps {
     ($family:ty, $address:ty, $less:expr, $ports:ident, $bound_ports:ident, $port_notes:ident,
      $local:ident, $last_local:ident, $routes:ident, $buckets:ident, $bucket_count:ident,
-     $slots:ident, $ring:ident, $ring_size:ident, $begun:ident, $spilled:ident, $remapped:ident,
+     $slots:ident, $ring_size:ident, $begun:ident, $spilled:ident, $remapped:ident,
      $foreign:ident, $datagrams:ident, $held:ident) => {
         #[map]
         pub static $ports: Array<PortSlot> = Array::with_max_entries(PORT_SLOTS, 0);
@@ -170,10 +168,6 @@ macro_rules! family_maps {
         /// Overwritten when the programs are loaded.
         #[unsafe(no_mangle)]
         static $bucket_count: u32 = buckets(DEFAULT_MAX_FLOWS / $less);
-
-        #[map]
-        pub static $ring: Array<Slot<$address>> =
-            Array::with_max_entries(ring(DEFAULT_MAX_FLOWS / $less), MMAPABLE);
 
         /// Overwritten when the programs are loaded.
         #[unsafe(no_mangle)]
@@ -251,11 +245,6 @@ macro_rules! family_maps {
             }
 
             #[inline(always)]
-            fn ring() -> &'static Array<Slot<$address>> {
-                &$ring
-            }
-
-            #[inline(always)]
             fn ring_size() -> u32 {
                 constant(&$ring_size)
             }
@@ -306,7 +295,6 @@ family_maps!(
     BUCKETS_V4,
     BUCKET_COUNT_V4,
     SLOTS_V4,
-    RING_V4,
     RING_SIZE_V4,
     BEGUN_V4,
     SPILLED_V4,
@@ -329,7 +317,6 @@ family_maps!(
     BUCKETS_V6,
     BUCKET_COUNT_V6,
     SLOTS_V6,
-    RING_V6,
     RING_SIZE_V6,
     BEGUN_V6,
     SPILLED_V6,

@@ -78,10 +78,8 @@ pub struct FamilyMaps<A: IpAddress> {
     pub local: HashMap<MapData, A, u32>,
     /// Which flows are in which slots.
     pub buckets: Array<MapData, Bucket>,
-    /// Flows that are kept, by bucket and way.
+    /// Flows that are kept, by bucket and way, and behind them those that are opening.
     pub slots: Array<MapData, Slot<A>>,
-    /// Flows that are opening.
-    pub ring: Array<MapData, Slot<A>>,
     /// Established flows that have found no place in their bucket.
     pub spilled: HashMap<MapData, FlowKey<A>, Flow<A>>,
     /// Clients' ports as their containers see them, where these are not the clients' own.
@@ -99,7 +97,6 @@ impl<A: IpAddress> FamilyMaps<A> {
             local: open(instance, names.local, None)?,
             buckets: open(instance, names.buckets, None)?,
             slots: open(instance, names.slots, None)?,
-            ring: open(instance, names.ring, None)?,
             spilled: open(instance, names.spilled, None)?,
             remapped: open(instance, names.remapped, None)?,
             foreign: open(instance, names.foreign, None)?,
@@ -371,7 +368,6 @@ fn pin_programs(
     for (index, (names, bucket_count, ring_size)) in families.into_iter().enumerate() {
         loader.map_max_entries(names.buckets, bucket_counts[index]);
         loader.map_max_entries(names.slots, slots(max_flows[index]));
-        loader.map_max_entries(names.ring, ring_sizes[index]);
         loader.map_max_entries(names.spilled, spilled(max_flows[index]));
         loader.override_global(bucket_count, &bucket_counts[index], true);
         loader.override_global(ring_size, &ring_sizes[index], true);

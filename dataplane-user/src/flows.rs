@@ -4,10 +4,17 @@ use anyhow::Context as _;
 use dataplane_common::{
     bucket::Place,
     flow::{Flow, FlowKey},
+    layout::first_of_ring,
     pod::IpAddress,
 };
 
-use crate::{batch::Batches, dataplane::FamilyMaps};
+use crate::{
+    batch::{Batches, read_range},
+    dataplane::FamilyMaps,
+};
+
+/// Slots that are read together.
+const AT_ONCE: u32 = 4096;
 
 /// Calls `visit` for each flow that packets can find, live or over. One that comes, goes or moves meanwhile is
 /// visited as it was at some moment, twice, or not at all. `hash_seed` is that of the programs.
@@ -26,22 +33,21 @@ pub fn visit<A: IpAddress>(
     while let Some(batch) = batches.read(&maps.buckets).context(READING)? {
         buckets.extend(batch.map(|(_, bucket)| bucket));
     }
+    let ring = first_of_ring(maps.buckets.len());
     // In the order in which flows move, so that none is missed by that.
-    let mut batches = Batches::default();
-    while let Some(batch) = batches.read(&maps.ring).context(READING)? {
-        for (index, slot) in batch {
-            let place = Place::of(&slot.key, hash_seed, maps.buckets.len());
-            let bucket = &buckets[place.bucket as usize];
-            if !slot.is_empty() && bucket.place_in_ring(place) == Some(index) {
-                visit(&slot.key, &slot.flow)?;
-            }
-        }
-    }
-    let mut batches = Batches::default();
-    while let Some(batch) = batches.read(&maps.slots).context(READING)? {
-        for (_, slot) in batch {
-            if !slot.is_empty() {
-                visit(&slot.key, &slot.flow)?;
+    for part in [ring..maps.slots.len(), 0..ring] {
+        for first in part.clone().step_by(AT_ONCE as usize) {
+            let count = AT_ONCE.min(part.end - first);
+            let slots = read_range(&maps.slots, first, count).context(READING)?;
+            for (number, slot) in (first..).zip(&slots) {
+                if slot.is_empty() {
+                    continue;
+                }
+                let place = Place::of(&slot.key, hash_seed, maps.buckets.len());
+                let bucket = &buckets[place.bucket as usize];
+                if number < ring || bucket.place_in_ring(place) == Some(number - ring) {
+                    visit(&slot.key, &slot.flow)?;
+                }
             }
         }
     }

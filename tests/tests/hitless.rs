@@ -31,7 +31,7 @@ use portway_tests::{
 };
 
 /// Cycles, unless somebody wants more.
-const CYCLES: u32 = 3;
+const CYCLES: u32 = 2;
 
 /// Half of the traffic: one half begins before portway comes, the other one when it is there.
 const HALF: Amount = Amount {

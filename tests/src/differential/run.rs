@@ -28,7 +28,7 @@ pub const SEED_VARIABLE: &str = "PORTWAY_DIFFERENTIAL_SEED";
 pub const STORY_VARIABLE: &str = "PORTWAY_DIFFERENTIAL_STORY";
 
 /// Flows of a usual run.
-const FLOWS: u64 = 20_000;
+const FLOWS: u64 = 12_000;
 /// Packets to each twin that a flow has on average, at least.
 const PACKETS_PER_FLOW: u64 = 10;
 /// Flows after which twins give way to new ones, so that no table of theirs runs full, and no two stories'

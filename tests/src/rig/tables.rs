@@ -113,7 +113,6 @@ impl Tables {
                     local: map($names.local)?.try_into()?,
                     buckets: map($names.buckets)?.try_into()?,
                     slots: map($names.slots)?.try_into()?,
-                    ring: map($names.ring)?.try_into()?,
                     spilled: map($names.spilled)?.try_into()?,
                     port_notes: map($names.port_notes)?.try_into()?,
                     remapped: map($names.remapped)?.try_into()?,
@@ -252,11 +251,9 @@ macro_rules! version {
             mut change: impl FnMut(&mut Flow<Self::Address>),
         ) -> Result<()> {
             let maps = &mut rig.tables.$maps;
-            for slots in [&mut maps.ring, &mut maps.slots] {
-                for (index, mut slot) in slots_in_use(slots)? {
-                    change(&mut slot.flow);
-                    slots.set(index, slot, 0)?;
-                }
+            for (index, mut slot) in slots_in_use(&maps.slots)? {
+                change(&mut slot.flow);
+                maps.slots.set(index, slot, 0)?;
             }
             for (key, mut flow) in entries(&maps.spilled)? {
                 change(&mut flow);
@@ -281,10 +278,8 @@ macro_rules! version {
             for index in 0..maps.buckets.len() {
                 maps.buckets.set(index, Bucket::zeroed(), 0)?;
             }
-            for slots in [&mut maps.ring, &mut maps.slots] {
-                for (index, _) in slots_in_use(slots)? {
-                    slots.set(index, Slot::zeroed(), 0)?;
-                }
+            for (index, _) in slots_in_use(&maps.slots)? {
+                maps.slots.set(index, Slot::zeroed(), 0)?;
             }
             clear!(maps.remapped);
             clear!(maps.foreign);

@@ -35,7 +35,7 @@ use traffic::{Random, Sent, next};
 mod traffic;
 
 /// How many packets, unless the caller says otherwise.
-const PACKETS: u64 = 500_000;
+const PACKETS: u64 = 250_000;
 
 /// Every so many packets the tables are compared and emptied.
 const ROUND: u64 = 20_000;
