@@ -25,8 +25,14 @@ pub const WAYS: usize = 8;
 /// No way.
 pub const NOWHERE: usize = WAYS;
 
-/// Bits of the index of a place in the ring, in [`Bucket::opening`]; the rest of it is a tag.
-pub const RING_BITS: u32 = 20;
+/// How large a table is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Size {
+    /// Its buckets.
+    pub buckets: u32,
+    /// Places in its ring, a power of two.
+    pub ring: u32,
+}
 
 /// A flow, in the ring or in a way of a bucket.
 #[derive(Clone, Copy, Debug, bytemuck::Zeroable)]
@@ -58,8 +64,8 @@ impl<A> Slot<A> {
 pub struct Bucket {
     /// By way, some bits of the hash of the key of the flow that is kept there; zero for none.
     pub tags: [u16; WAYS],
-    /// The last flows that have begun here: some bits of the hash of the key, and the index of the place in the
-    /// ring, which others may have taken since; zero for none.
+    /// The last flows that have begun here: in the low bits the place in the ring, which others may have taken since,
+    /// in all others some bits of the hash of the key; zero for none.
     pub opening: [u32; WAYS],
     /// How many flows have begun here, which tells whose turn in [`opening`](Self::opening) it is to give way.
     pub opened: u64,
@@ -85,6 +91,8 @@ pub struct Place {
     pub tag: u16,
     /// Its tag while it is in the ring, not zero, where it is in [`Bucket::opening`].
     pub opening_tag: u32,
+    /// The bits of that which are no tag.
+    pub ring_mask: u32,
 }
 
 impl Place {
@@ -97,7 +105,7 @@ impl Place {
     /// Of the flow with this key. `seed` is any number nobody outside can know, so that nobody can choose
     /// flows of one bucket.
     #[inline(always)]
-    pub fn of<A: Pod>(key: &FlowKey<A>, seed: u64, buckets: u32) -> Self {
+    pub fn of<A: Pod>(key: &FlowKey<A>, seed: u64, size: Size) -> Self {
         // Odd constants with their bits spread: those of splitmix64 (Steele, Lea, Flood 2014).
         const FIRST: u64 = 0xbf58_476d_1ce4_e5b9;
         const SECOND: u64 = 0x94d0_49bb_1331_11eb;
@@ -117,13 +125,14 @@ impl Place {
         }
         hash = hash.wrapping_mul(SECOND);
         hash ^= hash >> 29;
+        let ring_mask = size.ring - 1;
         Self {
             // The top half, scaled.
-            bucket: (((hash >> 32) * u64::from(buckets)) >> 32) as u32,
+            bucket: (((hash >> 32) * u64::from(size.buckets)) >> 32) as u32,
             way: (hash >> 16) as usize % WAYS,
             tag: hash as u16 | 1,
-            // Bits of the low half that the tag has not.
-            opening_tag: hash as u32 & OPENING_TAG | 1 << RING_BITS,
+            opening_tag: hash as u32 & !ring_mask | size.ring,
+            ring_mask,
         }
     }
 }
@@ -157,39 +166,33 @@ impl Bucket {
     /// The place in the ring where a flow of this bucket is, if it is opening. Any flow may have taken it since.
     #[inline(always)]
     pub fn place_in_ring(&self, place: Place) -> Option<u32> {
-        let way = self.opening_of(place.opening_tag);
+        let way = self.opening_of(place);
         if way == NOWHERE {
             return None;
         }
-        Some(self.opening[way % WAYS] & INDEX)
+        Some(self.opening[way % WAYS] & place.ring_mask)
     }
 
     /// Where in [`opening`](Self::opening) the tag of a flow is, else [`NOWHERE`].
     #[inline(always)]
-    pub fn opening_of(&self, tag: u32) -> usize {
+    pub fn opening_of(&self, place: Place) -> usize {
         const LANES: u64 = 0x0000_0001_0000_0001;
-        const MASK: u64 = LANES * (OPENING_TAG >> RING_BITS) as u64;
-        const ABOVE: u64 = MASK + LANES;
-        let tag = u64::from(tag) * LANES;
+        const LOW: u64 = 0x7fff_ffff_7fff_ffff;
+        let tag = u64::from(place.opening_tag) * LANES;
+        let mask = u64::from(!place.ring_mask) * LANES;
         // Bit 32 k + 4 n for 2 n + k.
         let mut found = 0;
         for (n, pair) in bytemuck::cast::<_, [u64; 4]>(self.opening)
             .into_iter()
             .enumerate()
         {
-            let lanes = (pair ^ tag) >> RING_BITS & MASK;
-            let is_zero = (ABOVE - lanes) >> (32 - RING_BITS) & LANES;
+            let lanes = (pair ^ tag) & mask;
+            let is_zero = !(((lanes & LOW) + LOW) | lanes | LOW) >> 31;
             found |= is_zero << (4 * n);
         }
         first_of(found, WAYS_OF_OPENING)
     }
 }
-
-/// The part of [`Bucket::opening`] that is an index.
-const INDEX: u32 = (1 << RING_BITS) - 1;
-
-/// The part that is a tag.
-const OPENING_TAG: u32 = u32::MAX << RING_BITS;
 
 /// What [`first_of`] multiplies by: for each bit that may be set, its way in the three bits that the bit moves to the
 /// top.
@@ -270,18 +273,27 @@ mod tests {
 
     #[test]
     fn an_opening_flow_is_found_wherever_it_is_in_the_ring() {
-        const INDICES: [u32; 3] = [0, 1, (1 << RING_BITS) - 1];
-        let tag = |number: u32| number << RING_BITS;
-        let mut bucket: Bucket = bytemuck::Zeroable::zeroed();
-        assert_eq!(bucket.opening_of(tag(1)), NOWHERE);
-        for index in INDICES {
-            let tags = [1, 3, 0x801, 0xfff, 5, 0x7ff, 7, 0xffd];
-            bucket.opening = tags.map(|number| tag(number) | index);
-            for (way, number) in tags.into_iter().enumerate() {
-                assert_eq!(bucket.opening_of(tag(number)), way, "{number:#x}");
-            }
-            for other in [9, 0x803, 0x7fd, 0xffb] {
-                assert_eq!(bucket.opening_of(tag(other)), NOWHERE, "{other:#x}");
+        for ring in [1 << 10, 1 << 16, 1 << 20] {
+            let place = |number: u32| Place {
+                bucket: 0,
+                way: 0,
+                tag: 1,
+                opening_tag: number * ring,
+                ring_mask: ring - 1,
+            };
+            let last = u32::MAX / ring;
+            let mut bucket: Bucket = bytemuck::Zeroable::zeroed();
+            assert_eq!(bucket.place_in_ring(place(1)), None);
+            for index in [0, 1, ring - 1] {
+                let tags = [1, 3, last / 2 + 2, last, 5, last / 2, 7, last - 2];
+                bucket.opening = tags.map(|number| (number * ring) | index);
+                for (way, number) in tags.into_iter().enumerate() {
+                    assert_eq!(bucket.opening_of(place(number)), way, "{number:#x}");
+                    assert_eq!(bucket.place_in_ring(place(number)), Some(index));
+                }
+                for other in [9, last / 2 + 4, last / 2 - 2, last - 4] {
+                    assert_eq!(bucket.opening_of(place(other)), NOWHERE, "{other:#x}");
+                }
             }
         }
     }
@@ -289,9 +301,16 @@ mod tests {
     #[test]
     fn no_tag_is_that_of_none() {
         for port in 0..=u16::MAX {
-            let place = Place::of(&key(0x0a00_0001, port), 42, 1 << 10);
+            let place = Place::of(&key(0x0a00_0001, port), 42, size(1 << 10));
             assert!(place.tag != 0 && place.way < WAYS);
-            assert!(place.opening_tag != 0 && place.opening_tag & !OPENING_TAG == 0);
+            assert!(place.opening_tag != 0 && place.opening_tag & place.ring_mask == 0);
+        }
+    }
+
+    fn size(buckets: u32) -> Size {
+        Size {
+            buckets,
+            ring: buckets * 2,
         }
     }
 
@@ -300,7 +319,7 @@ mod tests {
     fn ports_do_not_make_up_for_addresses() {
         let place = |client: [u8; 4], port| {
             let key = key(u32::from_be_bytes(client), port);
-            Place::of(&key, 0x0123_4567_89ab_cdef, 1 << 20)
+            Place::of(&key, 0x0123_4567_89ab_cdef, size(1 << 19))
         };
         let one = place([203, 0, 113, 7], 5000);
         for other in 1..=u16::MAX {
@@ -324,7 +343,7 @@ mod tests {
             for client in 0..clients {
                 for port in 0..ports {
                     let key = key(0x0a00_0000 + client, port as u16);
-                    let place = Place::of(&key, 0x1234_5678_9abc_def0, BUCKETS as u32);
+                    let place = Place::of(&key, 0x1234_5678_9abc_def0, size(BUCKETS as u32));
                     found[place.bucket as usize * WAYS + place.way] += 1;
                 }
             }

@@ -1,6 +1,6 @@
 //! Names, sizes and version of the pinned maps.
 
-use crate::bucket::{RING_BITS, WAYS};
+use crate::bucket::WAYS;
 
 /// The layout's version: part of the pin path, and to be raised by every change to a map's key, value,
 /// type or meaning.
@@ -40,14 +40,13 @@ pub const fn first_of_ring(buckets: u32) -> u32 {
     buckets * WAYS as u32
 }
 
+/// The largest ring: what is left of a word beside a place in it has to tell flows of a bucket apart.
+const MAX_RING: u32 = 1 << 20;
+
 /// Places in the ring of those that are opening, a power of two: some fourth of so many flows.
 pub const fn ring(max_flows: u32) -> u32 {
     let fourth = max_flows.div_ceil(4).next_power_of_two();
-    if fourth > 1 << RING_BITS {
-        1 << RING_BITS
-    } else {
-        fourth
-    }
+    if fourth > MAX_RING { MAX_RING } else { fourth }
 }
 
 /// Room in the table behind, for so many flows: for those that find no place in their bucket when all of them are

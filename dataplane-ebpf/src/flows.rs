@@ -4,7 +4,7 @@
 use core::hint::black_box;
 
 use dataplane_common::{
-    bucket::{Bucket, LOCKED, NOWHERE, Place, SPILLED, Slot, WAYS},
+    bucket::{Bucket, LOCKED, NOWHERE, Place, SPILLED, Size, Slot, WAYS},
     flow::{Flow, FlowKey},
     layout::first_of_ring,
     tables::TableFull,
@@ -15,9 +15,6 @@ use crate::{
     clock::seconds,
     maps::{self, FamilyMaps},
 };
-
-/// How many kept flows are looked at whether they are over, where a bucket is full.
-const LOOKS: usize = 2;
 
 /// The flow, wherever it is. A function of its own in the eBPF program, which leaves the stack of the others small.
 #[inline(never)]
@@ -69,7 +66,7 @@ pub fn insert<F: FamilyMaps>(
     let begun = F::begun().get_ptr_mut(0).ok_or(TableFull)?;
     // SAFETY: see `bucket`.
     let number = fetch_add(unsafe { &mut *begun }, 1);
-    let index = number as u32 & (F::ring_size() - 1);
+    let index = number as u32 & place.ring_mask;
     let slot = ring::<F>(index).ok_or(TableFull)?;
     // Nobody is to find what is being written, neither under its old key nor under its new one.
     slot.empty();
@@ -79,8 +76,8 @@ pub fn insert<F: FamilyMaps>(
     // SAFETY: two places that do not overlap. Assigned, it would be moved by a function.
     unsafe { core::ptr::copy_nonoverlapping(key, &raw mut slot.key, 1) };
     let turn = fetch_add(&mut bucket.opened, 1);
-    // Another one's tag may be the same, by chance, one in some hundreds: that one is not found any more.
-    let mut way = bucket.opening_of(place.opening_tag);
+    // Another one's tag may be the same, by chance, one in thousands: that one is not found any more.
+    let mut way = bucket.opening_of(place);
     if way == NOWHERE {
         way = turn as usize;
     }
@@ -171,15 +168,14 @@ fn free_way<F: FamilyMaps>(
     if way != NOWHERE {
         return way;
     }
-    for _ in 0..LOOKS {
-        let way = *unlocked as usize % WAYS;
-        let next = (way + 1) % WAYS;
-        *unlocked = *unlocked & SPILLED | next as u64;
-        if slot::<F>(place, way).is_some_and(|slot| gives_way(&slot.flow)) {
-            return way;
-        }
+    let way = *unlocked as usize % WAYS;
+    let next = (way + 1) % WAYS;
+    *unlocked = *unlocked & SPILLED | next as u64;
+    if slot::<F>(place, way).is_some_and(|slot| gives_way(&slot.flow)) {
+        way
+    } else {
+        NOWHERE
     }
-    NOWHERE
 }
 
 /// Whether a kept flow is over, or as good as over.
@@ -230,7 +226,11 @@ fn spill<F: FamilyMaps>(from: &mut Slot<F::Address>) -> bool {
 
 #[inline(always)]
 fn place<F: FamilyMaps>(key: &FlowKey<F::Address>) -> Place {
-    Place::of(key, maps::hash_seed(), F::bucket_count())
+    let size = Size {
+        buckets: F::bucket_count(),
+        ring: F::ring_size(),
+    };
+    Place::of(key, maps::hash_seed(), size)
 }
 
 #[inline(always)]

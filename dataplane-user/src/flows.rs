@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use dataplane_common::{
-    bucket::Place,
+    bucket::{Place, Size},
     flow::{Flow, FlowKey},
     layout::first_of_ring,
     pod::IpAddress,
@@ -34,6 +34,10 @@ pub fn visit<A: IpAddress>(
         buckets.extend(batch.map(|(_, bucket)| bucket));
     }
     let ring = first_of_ring(maps.buckets.len());
+    let size = Size {
+        buckets: maps.buckets.len(),
+        ring: maps.slots.len() - ring,
+    };
     // In the order in which flows move, so that none is missed by that.
     for part in [ring..maps.slots.len(), 0..ring] {
         for first in part.clone().step_by(AT_ONCE as usize) {
@@ -43,7 +47,7 @@ pub fn visit<A: IpAddress>(
                 if slot.is_empty() {
                     continue;
                 }
-                let place = Place::of(&slot.key, hash_seed, maps.buckets.len());
+                let place = Place::of(&slot.key, hash_seed, size);
                 let bucket = &buckets[place.bucket as usize];
                 if number < ring || bucket.place_in_ring(place) == Some(number - ring) {
                     visit(&slot.key, &slot.flow)?;
