@@ -200,10 +200,10 @@ impl Cmd {
         format!("{:?}", self.command)
     }
 
-    /// Starts it for this thread to trace; it says nothing.
+    /// Starts it for this thread to trace.
     pub(crate) fn spawn_traced(&mut self) -> Result<Child> {
         self.traced = true;
-        self.command.stdout(Stdio::null()).stderr(Stdio::null());
+        self.command.stdout(Stdio::null()).stderr(Stdio::piped());
         self.spawn()
     }
 

@@ -1,8 +1,11 @@
 //! Commands that are killed at any moment, that come two at once, or that run out of something: the next one finds
 //! its way, nothing is left half-done, and no packet reaches a container that it was not for.
+//!
+//! `PORTWAY_KILLS` and `PORTWAY_REFUSALS` are how often, `PORTWAY_SEED` decides where.
 
 use std::{
     collections::HashMap,
+    io,
     mem::{Discriminant, discriminant},
     net::{SocketAddr, UdpSocket},
     process::ExitCode,
@@ -14,6 +17,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use fastrand::Rng;
 use nix::{
+    errno::Errno,
     fcntl::{Flock, FlockArg},
     sys::{
         resource::Resource,
@@ -28,13 +32,14 @@ use portway_tests::{
     portway::Portway,
     process::Finished,
     setting::setting,
-    tracer::{self, End},
+    tracer::{self, End, Fate},
     wait::{self, PATIENCE},
 };
 
 fn main() -> ExitCode {
     harness::run([
         Test::of_portway("killed_at_any_system_call", killed),
+        Test::of_portway("refused_any_use_of_bpf", refused),
         Test::of_portway("two_at_once", two_at_once),
         Test::of_portway("one_that_does_not_end_is_named", endless),
         Test::of_portway("out_of_file_descriptors_and_lockable_memory", limits),
@@ -45,6 +50,12 @@ fn main() -> ExitCode {
 
 /// How many commands are killed, unless PORTWAY_KILLS says otherwise.
 const KILLS: usize = 5;
+
+/// How many times the kernel refuses something, unless PORTWAY_REFUSALS says otherwise.
+const REFUSALS: usize = 4;
+
+/// What it says where there is no memory for a map, program, link or entry, and none for a pin.
+const FULL: [Errno; 2] = [Errno::ENOMEM, Errno::ENOSPC];
 
 /// What is done, and killed in turns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,10 +110,15 @@ struct Scene<'a> {
     moves: u8,
 }
 
+/// Another one each time, unless somebody wants one again.
+fn seed() -> Result<u64> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    Ok(setting("PORTWAY_SEED")?.unwrap_or(now.as_millis() as u64))
+}
+
 fn killed() -> Result<()> {
     let kills = setting("PORTWAY_KILLS")?.unwrap_or(KILLS);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-    let seed = setting("PORTWAY_SEED")?.unwrap_or(now.as_millis() as u64);
+    let seed = seed()?;
     println!("{kills} kills of PORTWAY_SEED={seed}");
     let mut random = Rng::with_seed(seed);
     let lab = Lab::new()?;
@@ -146,10 +162,12 @@ impl Scene<'_> {
     fn measure(&mut self) -> Result<()> {
         for deed in DEEDS {
             self.prepare(deed)?;
-            let End::Exited(0, length) = self.begin(deed, u64::MAX)? else {
-                bail!("{deed:?} fails");
+            match self.begin(deed, u64::MAX)? {
+                End::Exited {
+                    status: 0, calls, ..
+                } => self.lengths.insert(discriminant(&deed), calls),
+                end => bail!("{deed:?}: {end:?}"),
             };
-            self.lengths.insert(discriminant(&deed), length);
         }
         self.repair()
     }
@@ -164,8 +182,10 @@ impl Scene<'_> {
             match end {
                 End::Killed(_) => break,
                 // It had less to do this time.
-                End::Exited(0, less) => self.lengths.insert(discriminant(&deed), less),
-                End::Exited(status, _) => bail!("fails with status {status}"),
+                End::Exited {
+                    status: 0, calls, ..
+                } => self.lengths.insert(discriminant(&deed), calls),
+                End::Exited { status, said, .. } => bail!("fails with status {status}: {said}"),
             };
         }
         self.ensure_no_strangers().context("after the kill")?;
@@ -215,7 +235,7 @@ impl Scene<'_> {
             Deed::Reconcile => format!("run --no-docker --external {EXTERNAL}"),
         };
         let command = self.portway.command(&command);
-        tracer::run(command, kill_at, |pid, has_ended| {
+        tracer::run(command, Fate::Kill(kill_at), |pid, has_ended| {
             if deed == Deed::Reconcile {
                 // It goes on for ever; what it has come for is done soon.
                 let _ = wait::until_true("its end", AT_REST, || Ok(has_ended()));
@@ -279,6 +299,67 @@ impl Scene<'_> {
         }
         Ok(())
     }
+}
+
+/// One call of bpf(2) after the other fails, as where memory or bpffs is full.
+fn refused() -> Result<()> {
+    let refusals = setting("PORTWAY_REFUSALS")?.unwrap_or(REFUSALS);
+    let seed = seed()?;
+    println!("{refusals} refusals of PORTWAY_SEED={seed}");
+    let mut random = Rng::with_seed(seed);
+    let lab = Lab::new()?;
+    let web = Container::new(&lab.host, 1)?.serve(&["udp/8080"])?;
+    let portway = Portway::new(&lab.host)?;
+    let load = format!("load --external {EXTERNAL} --admission direct");
+    let publish = format!("publish 9000:{}:{INSIDE}/udp", web.address);
+    // Whether it came to a good end, and after how many calls.
+    let run = |command: &str, fate| match tracer::run(portway.command(command), fate, |_, _| {})? {
+        End::Exited {
+            status: 0, calls, ..
+        } => Ok((true, calls)),
+        End::Exited {
+            status: 1,
+            calls,
+            said,
+        } if said.trim().lines().count() == 1
+            && FULL
+                .iter()
+                .any(|error| said.contains(&io::Error::from(*error).to_string())) =>
+        {
+            Ok((false, calls))
+        }
+        end => bail!("{command}, {fate:?}: {end:?}"),
+    };
+    let all = |command| run(command, Fate::Refuse(u64::MAX, FULL[0]));
+    let lengths = [all(&load)?.1, all(&publish)?.1];
+    println!("{lengths:?} calls");
+    for number in 0..refusals {
+        let context = || format!("refusal {number} of PORTWAY_SEED={seed}");
+        let error = FULL[number / 2 % 2];
+        portway.text("unload")?;
+        let fate = Fate::Refuse(random.u64(..lengths[0]), error);
+        if !run(&load, fate).with_context(context)?.0 {
+            footprint::ensure_none(&lab.host).with_context(context)?;
+            portway.text(&load)?;
+        }
+        let fate = Fate::Refuse(random.u64(..lengths[1]), error);
+        if !run(&publish, fate).with_context(context)?.0 {
+            ensure!(portway.ls()?.is_empty(), "{fate:?}: {:?}", portway.ls()?);
+        }
+        // It may wait for a hook, and says so.
+        if portway.ls()?.iter().all(|row| row.state != "active") {
+            portway.text(&publish).with_context(context)?;
+        }
+        wait::until_true("an answer by the fast path", PATIENCE, || {
+            let source = (CLIENTS[0], ASKERS[0]).into();
+            let (answered, used) =
+                portway.measure(|| lab.client.run(|| answers(source, PORTS[0])))?;
+            Ok(answered && used.forwarded > 0)
+        })
+        .with_context(context)?;
+    }
+    portway.text("unload")?;
+    footprint::ensure_none(&lab.host)
 }
 
 /// Whether a datagram is answered.

@@ -10,7 +10,7 @@ use super::{UsageError, load::external_interfaces};
 use crate::{
     admission,
     desired::conflict,
-    instance::Instance,
+    instance::{Instance, Lock},
     output::say,
     ports, privileges,
     publication::Publication,
@@ -50,8 +50,8 @@ pub async fn publish(instance: Instance, spec: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One pass with the publication among what is wanted. The lock is not held from one to the next, so that
-/// nobody waits for a silent container but this command.
+/// One pass with the publication among what is wanted; one without it if that fails. The lock is not held from one
+/// attempt to the next, so that nobody waits for a silent container but this command.
 async fn attempt(
     instance: &Instance,
     publication: &Publication,
@@ -60,27 +60,44 @@ async fn attempt(
     let lock = instance.lock().await?;
     let mut reconciler = Reconciler::open(instance.clone())?;
     let rows = rows::read(&reconciler.dataplane)?;
+    let was_there = rows
+        .iter()
+        .any(|row| is_same(&row.publication, publication));
     if is_new {
         check_free(publication, &rows)?;
         let request = admission::requested(&reconciler.dataplane)?;
         let decision = admission::decide(request, &rows);
         admission::enforce(&mut reconciler.dataplane, request, &decision)?;
-    } else if !rows
-        .iter()
-        .any(|row| is_same(&row.publication, publication))
-    {
+    } else if !was_there {
         bail!("{publication} has been taken back by another command");
     }
     let others = rows.into_iter().map(|row| row.publication);
-    let desired = Desired {
+    let others = Desired {
         publications: others
             .filter(|there| !is_same(there, publication))
-            .chain([publication.clone()])
             .collect(),
         external: external_interfaces(&reconciler, &[]).await?,
         is_fresh: false,
     };
-    reconciler.reconcile(&lock, desired).await?;
+    let mut desired = others.clone();
+    desired.publications.push(publication.clone());
+    match bring_about(&mut reconciler, &lock, publication, desired).await {
+        Err(error) if !was_there => match reconciler.reconcile(&lock, others).await {
+            Ok(_) => Err(error),
+            Err(_) => Err(error.context(format!("{publication} could not be taken back"))),
+        },
+        result => result,
+    }
+}
+
+/// One pass, and what has become of the publication.
+async fn bring_about(
+    reconciler: &mut Reconciler,
+    lock: &Lock,
+    publication: &Publication,
+    desired: Desired,
+) -> anyhow::Result<State> {
+    reconciler.reconcile(lock, desired).await?;
     rows::read(&reconciler.dataplane)?
         .into_iter()
         .find(|row| is_same(&row.publication, publication))
