@@ -164,7 +164,7 @@ pub fn cargo_test(arguments: &[&str]) -> Result<Command> {
 
 /// Most tests need root. If sudo asks nothing, cargo starts the test programs through it; if not,
 /// they say themselves what they have to skip.
-pub fn run_as_root(cargo: &mut Command) {
+fn run_as_root(cargo: &mut Command) {
     let (may, why_not) = if find_program("sudo").is_none() {
         (false, "there is no sudo")
     } else {
