@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::Args;
 
-use crate::{compile, plan::Goal, setup, test};
+use crate::{compile, outcome, plan::Goal, setup, test};
 
 /// How long, and in which order.
 #[derive(Args, Debug)]
@@ -34,9 +34,5 @@ pub fn soak(no_install: bool, length: &Length) -> Result<ExitCode> {
         cargo.env("PORTWAY_SEED", seed.to_string());
     }
     let status = cargo.status().context("cargo test does not start")?;
-    Ok(if status.success() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(outcome::exit_code(status.success()))
 }

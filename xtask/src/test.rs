@@ -11,7 +11,7 @@ use clap::Args;
 use crate::{
     compile, machine,
     machine::{CHECKS, DENY},
-    matrix,
+    matrix, outcome,
     plan::Goal,
     setup,
     tally::Tally,
@@ -79,11 +79,7 @@ pub fn test(no_install: bool, selection: &Selection) -> Result<ExitCode> {
         }
     }
     sum_up(&tally);
-    Ok(if tally.failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(outcome::exit_code(tally.failed == 0))
 }
 
 /// Checks that find nothing are no tests and are not counted; others are, lest the sum hide them.
