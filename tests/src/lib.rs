@@ -26,6 +26,7 @@
 //! | [`portway`] | the program under test |
 //! | [`footprint`] | what it has in the kernel |
 //! | [`memory`] | what processes and maps take |
+//! | [`procfs`] | numbers by name in /proc |
 //! | [`rig`] | its programs, run on single packets |
 //! | [`stage`] | plays a scenario without and with portway, and compares |
 //! | [`pass`] | the checks of one such pass |
@@ -65,6 +66,7 @@ pub mod packets;
 pub mod pass;
 pub mod portway;
 pub mod process;
+pub mod procfs;
 pub mod raw;
 pub mod report;
 pub mod requirement;

@@ -59,9 +59,9 @@ const LASTING: Duration = Duration::from_secs(4);
 /// Different packets of an attack; they come again and again.
 const VARIETY: usize = 20_000;
 
-/// The most of a core that the controller may take, in percent, and the most memory it may grow by, in KiB.
+/// The most of a core that the controller may take, in percent, and the most memory it may grow by, in bytes.
 const CPU_LIMIT: f64 = 5.0;
-const MEMORY_LIMIT: u64 = 16 * 1024;
+const MEMORY_LIMIT: u64 = 16 << 20;
 
 /// A network that the host has a route to, by another interface than where its packets come from.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 0);
@@ -130,9 +130,10 @@ fn survive() -> Result<()> {
         let used = portway.status()?.since(&before.0);
         let grown = memory::resident(run.pid())?.saturating_sub(memory_before);
         println!(
-            "{name}: {:.0} packets a second, {} forwarded; controller {share:.1} % of a core, {grown} KiB more",
+            "{name}: {:.0} packets a second, {} forwarded; controller {share:.1} % of a core, {} KiB more",
             sent as f64 / lasted.as_secs_f64(),
-            used.forwarded
+            used.forwarded,
+            grown >> 10
         );
         established
             .all_answer(&lab)
@@ -142,7 +143,7 @@ fn survive() -> Result<()> {
             share < CPU_LIMIT,
             "{name}: the controller takes {share:.1} %"
         );
-        ensure!(grown < MEMORY_LIMIT, "{name}: {grown} KiB more");
+        ensure!(grown < MEMORY_LIMIT, "{name}: {grown} bytes more");
     }
     let clients: HashSet<IpAddr> = ["udp", "tcp"]
         .iter()
