@@ -20,7 +20,7 @@
 //! | [`live`] | many conversations at once, and what becomes of them |
 //! | [`raw`] | datagrams in fragments, in any order |
 //! | [`packets`] | packets made by hand, sent and seen as they are |
-//! | [`numbers`] | where a TCP connection is, by its client's kernel |
+//! | [`sequence`] | where a TCP connection is, by its client's kernel |
 //! | [`conntrack`] | conntrack, as portway asks it |
 //! | [`iptables`] | netfilter's counters |
 //! | [`portway`] | the program under test |
@@ -61,7 +61,6 @@ pub mod lab;
 pub mod live;
 pub mod memory;
 pub mod netns;
-pub mod numbers;
 pub mod packets;
 pub mod pass;
 pub mod portway;
@@ -72,6 +71,7 @@ pub mod report;
 pub mod requirement;
 pub mod rig;
 pub mod scenarios;
+pub mod sequence;
 pub mod setting;
 pub mod soak;
 pub mod stage;

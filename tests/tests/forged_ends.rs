@@ -17,9 +17,9 @@ use portway_tests::{
     conversation::{self, echo_over},
     harness::{self, Test},
     lab::{CLIENTS, CLIENTS_V6, HOST, HOST_V6, Lab},
-    numbers::numbers,
     packets,
     portway::{Flow, Portway},
+    sequence,
     setting::setting,
     wait::{self, PATIENCE},
 };
@@ -113,7 +113,13 @@ fn forged() -> Result<()> {
     }
     for (stream, attack) in idle.iter().zip(ATTACKS.into_iter().cycle()) {
         let (client, host) = (stream.local_addr()?, stream.peer_addr()?);
-        for segment in forge(&mut random, attack, client, host, numbers(stream)?) {
+        for segment in forge(
+            &mut random,
+            attack,
+            client,
+            host,
+            sequence::numbers(stream)?,
+        ) {
             packets::send(&lab.client, &segment)?;
         }
     }
