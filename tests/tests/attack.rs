@@ -8,7 +8,7 @@ use std::{
     process::ExitCode,
     sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -24,7 +24,7 @@ use portway_tests::{
     packets::{Link, control, icmp_error, segment},
     portway::Portway,
     raw::Datagram,
-    setting::setting,
+    setting::{self, setting},
     wait::{self, PATIENCE},
 };
 
@@ -90,8 +90,7 @@ struct Established {
 
 fn survive() -> Result<()> {
     let seconds = setting("PORTWAY_ATTACK_SECONDS")?.unwrap_or(SECONDS);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-    let seed = setting("PORTWAY_SEED")?.unwrap_or(now.as_millis() as u64);
+    let seed = setting::seed("PORTWAY_SEED")?;
     println!("PORTWAY_SEED={seed}, {seconds} s each");
     let mut random = Rng::with_seed(seed);
     let lab = Lab::new()?;

@@ -8,7 +8,7 @@ use std::{
     process::ExitCode,
     sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -27,7 +27,7 @@ use portway_tests::{
     lab::{CLIENTS, EXTERNAL, HOST, Lab},
     portway::Portway,
     process::Finished,
-    setting::setting,
+    setting::{self, setting},
     tracer::{self, End},
     wait::{self, PATIENCE},
 };
@@ -101,8 +101,7 @@ struct Scene<'a> {
 
 fn killed() -> Result<()> {
     let kills = setting("PORTWAY_KILLS")?.unwrap_or(KILLS);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-    let seed = setting("PORTWAY_SEED")?.unwrap_or(now.as_millis() as u64);
+    let seed = setting::seed("PORTWAY_SEED")?;
     println!("{kills} kills of PORTWAY_SEED={seed}");
     let mut random = Rng::with_seed(seed);
     let lab = Lab::new()?;

@@ -6,7 +6,7 @@ use std::{
     io::Write,
     net::{IpAddr, Shutdown, SocketAddr, TcpStream},
     process::ExitCode,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -19,8 +19,7 @@ use portway_tests::{
     lab::{CLIENTS, CLIENTS_V6, HOST, HOST_V6, Lab},
     packets,
     portway::{Flow, Portway},
-    sequence,
-    setting::setting,
+    sequence, setting,
     wait::{self, PATIENCE},
 };
 use socket2::SockRef;
@@ -99,8 +98,7 @@ fn connect(lab: &Lab, (client, host): (IpAddr, IpAddr), port: u16) -> Result<Tcp
 }
 
 fn forged() -> Result<()> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-    let seed = setting("PORTWAY_SEED")?.unwrap_or(now.as_millis() as u64);
+    let seed = setting::seed("PORTWAY_SEED")?;
     println!("PORTWAY_SEED={seed}");
     let mut random = Rng::with_seed(seed);
     let lab = Lab::new()?;

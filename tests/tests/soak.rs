@@ -3,11 +3,7 @@
 //!
 //! `PORTWAY_SOAK_MINUTES` is how long, `PORTWAY_SEED` gives the same order again.
 
-use std::{
-    process::ExitCode,
-    thread,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{process::ExitCode, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
@@ -15,7 +11,7 @@ use portway_tests::{
     footprint::Footprint,
     harness::{self, Test},
     lab::Lab,
-    setting::setting,
+    setting::{self, setting},
     soak::{
         drops::Drops,
         gauge::{self, Reading},
@@ -54,8 +50,7 @@ const OVER: Duration = Duration::from_secs(60);
 fn soak() -> Result<()> {
     let minutes = setting("PORTWAY_SOAK_MINUTES")?.unwrap_or(MINUTES);
     let length = Duration::from_secs_f64(minutes * 60.0);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-    let seed = setting("PORTWAY_SEED")?.unwrap_or(now.as_millis() as u64);
+    let seed = setting::seed("PORTWAY_SEED")?;
     println!("PORTWAY_SOAK_MINUTES={minutes} PORTWAY_SEED={seed}");
     // Others may run at the same time.
     let run = Rng::new().u64(1..);
