@@ -17,7 +17,7 @@ use super::{
 };
 
 /// From the begin of a disturbance until this long after its end somebody's datagrams need not come.
-pub const SETTLED: Duration = Duration::from_secs(1);
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// And those that were under way for so long when it began.
 const UNDER_WAY: Duration = Duration::from_millis(500);
