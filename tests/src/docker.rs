@@ -204,9 +204,7 @@ impl DockerLab {
     /// # Errors
     /// Not root, or a piece is missing.
     pub fn new() -> Result<Self> {
-        let lab = Lab::new()?;
-        let docker = Docker::start(&lab.host)?;
-        Ok(Self { docker, lab })
+        Self::with(Docker::start)
     }
 
     /// The same with [`Docker::start_without_rules`].
@@ -214,9 +212,7 @@ impl DockerLab {
     /// # Errors
     /// As [`DockerLab::new`].
     pub fn without_rules() -> Result<Self> {
-        let lab = Lab::new()?;
-        let docker = Docker::start_without_rules(&lab.host)?;
-        Ok(Self { docker, lab })
+        Self::with(Docker::start_without_rules)
     }
 
     /// The same with [`Docker::start_without_proxy`].
@@ -224,9 +220,7 @@ impl DockerLab {
     /// # Errors
     /// As [`DockerLab::new`].
     pub fn without_proxy() -> Result<Self> {
-        let lab = Lab::new()?;
-        let docker = Docker::start_without_proxy(&lab.host)?;
-        Ok(Self { docker, lab })
+        Self::with(Docker::start_without_proxy)
     }
 
     /// The same with [`Docker::start_with_ipv6`].
@@ -234,8 +228,12 @@ impl DockerLab {
     /// # Errors
     /// As [`DockerLab::new`].
     pub fn with_ipv6(ip6tables: bool) -> Result<Self> {
+        Self::with(|host| Docker::start_with_ipv6(host, ip6tables))
+    }
+
+    fn with(start: impl FnOnce(&Host) -> Result<Docker>) -> Result<Self> {
         let lab = Lab::new()?;
-        let docker = Docker::start_with_ipv6(&lab.host, ip6tables)?;
+        let docker = start(&lab.host)?;
         Ok(Self { docker, lab })
     }
 }
