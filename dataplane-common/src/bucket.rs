@@ -148,19 +148,9 @@ impl Bucket {
     /// the verifier would follow each way by itself.
     #[inline(always)]
     pub fn way_of(&self, tag: u16) -> usize {
-        const LOW: u64 = 0x7fff_7fff_7fff_7fff;
-        let tag = u64::from(tag) * 0x0001_0001_0001_0001;
-        // Bit 16 k + 4 n for way 4 n + k.
-        let mut found = 0;
-        for (n, tags) in bytemuck::cast::<_, [u64; 2]>(self.tags)
-            .into_iter()
-            .enumerate()
-        {
-            let lanes = tags ^ tag;
-            let is_zero = !(((lanes & LOW) + LOW) | lanes | LOW) >> 15;
-            found |= is_zero << (4 * n);
-        }
-        first_of(found, WAYS_OF_TAGS)
+        let tag = u64::from(tag) * every(16);
+        let tags = bytemuck::cast::<_, [u64; 2]>(self.tags);
+        first_zero::<16, 2>(tags.map(|tags| tags ^ tag))
     }
 
     /// The place in the ring where a flow of this bucket is, if it is opening. Any flow may have taken it since.
@@ -176,51 +166,47 @@ impl Bucket {
     /// Where in [`opening`](Self::opening) the tag of a flow is, else [`NOWHERE`].
     #[inline(always)]
     pub fn opening_of(&self, place: Place) -> usize {
-        const LANES: u64 = 0x0000_0001_0000_0001;
-        const LOW: u64 = 0x7fff_ffff_7fff_ffff;
-        let tag = u64::from(place.opening_tag) * LANES;
-        let mask = u64::from(!place.ring_mask) * LANES;
-        // Bit 32 k + 4 n for 2 n + k.
-        let mut found = 0;
-        for (n, pair) in bytemuck::cast::<_, [u64; 4]>(self.opening)
-            .into_iter()
-            .enumerate()
-        {
-            let lanes = (pair ^ tag) & mask;
-            let is_zero = !(((lanes & LOW) + LOW) | lanes | LOW) >> 31;
-            found |= is_zero << (4 * n);
-        }
-        first_of(found, WAYS_OF_OPENING)
+        let tag = u64::from(place.opening_tag) * every(32);
+        let mask = u64::from(!place.ring_mask) * every(32);
+        let tags = bytemuck::cast::<_, [u64; 4]>(self.opening);
+        first_zero::<32, 4>(tags.map(|tags| (tags ^ tag) & mask))
     }
 }
 
-/// What [`first_of`] multiplies by: for each bit that may be set, its way in the three bits that the bit moves to the
-/// top.
-const WAYS_OF_TAGS: u64 = {
-    let mut ways = 0;
-    let mut way = 0;
-    while way < WAYS as u64 {
-        ways |= way << (61 - (16 * (way % 4) + 4 * (way / 4)));
-        way += 1;
-    }
-    ways
-};
-const WAYS_OF_OPENING: u64 = {
-    let mut ways = 0;
-    let mut way = 0;
-    while way < WAYS as u64 {
-        ways |= way << (61 - (32 * (way % 2) + 4 * (way / 2)));
-        way += 1;
-    }
-    ways
-};
+/// A one in each lane of so many bits.
+const fn every(bits: u32) -> u64 {
+    u64::MAX / ((1 << bits) - 1)
+}
 
-/// The way of the lowest bit that is set, [`NOWHERE`] if none is.
+/// The bit by which [`first_zero`] says that lane `way` is zero: `4 n` above that of the lane for word `n`.
+const fn bit_of(way: u32, bits: u32) -> u32 {
+    let lanes = u64::BITS / bits;
+    bits * (way % lanes) + 4 * (way / lanes)
+}
+
+/// What moves, multiplied by one of the [bits](bit_of), its way to the top three bits.
+const fn ways_by_bit(bits: u32) -> u64 {
+    let mut ways = 0;
+    let mut way = 0;
+    while way < WAYS as u32 {
+        ways |= (way as u64) << (u64::BITS - 3 - bit_of(way, bits));
+        way += 1;
+    }
+    ways
+}
+
+/// The first of the eight lanes of `BITS` bits that is zero, [`NOWHERE`] if none is.
 #[inline(always)]
-const fn first_of(found: u64, ways: u64) -> usize {
+fn first_zero<const BITS: u32, const WORDS: usize>(words: [u64; WORDS]) -> usize {
+    let low = every(BITS) * ((1 << (BITS - 1)) - 1);
+    let mut found = 0;
+    for (n, lanes) in words.into_iter().enumerate() {
+        let is_zero = !(((lanes & low) + low) | lanes | low) >> (BITS - 1);
+        found |= is_zero << (4 * n);
+    }
     let first = found & found.wrapping_neg();
     let is_none = !(found | found.wrapping_neg()) >> 63;
-    (first.wrapping_mul(ways) >> 61 | is_none << 3) as usize
+    (first.wrapping_mul(const { ways_by_bit(BITS) }) >> 61 | is_none << 3) as usize
 }
 
 const _: () = assert!(size_of::<Slot<Be32>>() == 16 + 96);

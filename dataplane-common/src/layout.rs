@@ -254,11 +254,9 @@ pub mod programs {
     /// XDP of external interfaces: client -> container, for what is plain.
     pub const XDP: &str = "portway_xdp";
 
-    /// All of them.
-    pub fn all() -> impl Iterator<Item = &'static str> {
-        [
-            FORWARD, FORWARD_L3, REPLY, EGRESS, EGRESS_L3, ADMIT, ADOPT, XDP,
-        ]
-        .into_iter()
-    }
+    /// Those that every load needs.
+    pub const ALWAYS: [&str; 6] = [FORWARD, REPLY, EGRESS, ADMIT, ADOPT, XDP];
+
+    /// Those that are loaded once there is an interface for them.
+    pub const ON_DEMAND: [&str; 2] = [FORWARD_L3, EGRESS_L3];
 }

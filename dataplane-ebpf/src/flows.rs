@@ -150,7 +150,7 @@ pub fn keep<F: FamilyMaps>(key: &FlowKey<F::Address>) {
 /// kept ones is next to be looked at whether it is over, before and after.
 #[inline(always)]
 fn free_way<F: FamilyMaps>(
-    bucket: &mut Bucket,
+    bucket: &Bucket,
     place: Place,
     key: &FlowKey<F::Address>,
     unlocked: &mut u64,

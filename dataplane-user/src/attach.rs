@@ -66,6 +66,8 @@ impl Hooks<'_> {
             // programs; and anybody may remove a clsact qdisc.
             self.detach(there).await?;
         }
+        self.dataplane
+            .ensure_program(self.instance, role.program())?;
         match preference {
             Preference::Clsact => self.attach_clsact(ifindex, &name, role).await,
             Preference::Tcx => self.attach_tcx(ifindex, &name, role).await,

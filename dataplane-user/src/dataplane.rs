@@ -132,7 +132,9 @@ impl Dataplane {
     fn load_pinned(instance: &Instance, lock: &Lock, options: LoadOptions) -> anyhow::Result<Self> {
         instance.create_folders(lock)?;
         let hash_seed = RandomState::new().hash_one(instance.to_string());
-        pin_programs(instance, options, hash_seed, |name| instance.program(name))?;
+        pin_programs(instance, options, hash_seed, &programs::ALWAYS, |name| {
+            instance.program(name)
+        })?;
         let mut dataplane = Self::open_maps(instance)?;
         dataplane.update_settings(|settings| settings.timeouts = Timeouts::DEFAULT)?;
         let record = Record {
@@ -156,6 +158,23 @@ impl Dataplane {
         Ok(self.read_record()?.build != build())
     }
 
+    /// Loads and pins a program of [`programs::ON_DEMAND`], unless it is there. The caller holds the instance's lock.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub fn ensure_program(&self, instance: &Instance, name: &'static str) -> anyhow::Result<()> {
+        if instance.program(name).exists() {
+            return Ok(());
+        }
+        let _quiet = Quiet::begin()?;
+        let hash_seed = self.read_record()?.hash_seed;
+        pin_programs(instance, self.options()?, hash_seed, &[name], |name| {
+            instance.program(name)
+        })
+        .map_err(kernel::explain)
+    }
+
     /// Loads and pins this build's programs for the maps that are there, beside those of the build that is
     /// loaded.
     ///
@@ -166,7 +185,10 @@ impl Dataplane {
         let _quiet = Quiet::begin()?;
         instance.create_upgrade(lock)?;
         let hash_seed = self.read_record()?.hash_seed;
-        pin_programs(instance, self.options()?, hash_seed, |name| {
+        let mut names = programs::ALWAYS.to_vec();
+        let loaded = |name: &&str| instance.program(name).exists();
+        names.extend(programs::ON_DEMAND.into_iter().filter(loaded));
+        pin_programs(instance, self.options()?, hash_seed, &names, |name| {
             instance.upgrade(name)
         })
     }
@@ -341,12 +363,13 @@ impl Dataplane {
     }
 }
 
-/// Creates the maps, unless they are pinned already, and pins them and the programs, these where `path` says by
-/// their names.
+/// Creates the maps, unless they are pinned already, and pins them and the programs with these names, where `path`
+/// says.
 fn pin_programs(
     instance: &Instance,
     options: LoadOptions,
     hash_seed: u64,
+    names: &[&'static str],
     path: impl Fn(&str) -> PathBuf,
 ) -> anyhow::Result<()> {
     let mut loader = EbpfLoader::new();
@@ -386,7 +409,7 @@ fn pin_programs(
     let mut ebpf = loader
         .load(OBJECT)
         .context("cannot create the eBPF maps: is this process allowed to use BPF?")?;
-    for name in programs::all() {
+    for &name in names {
         let program = ebpf
             .program_mut(name)
             .ok_or_else(|| anyhow!("the eBPF object lacks the program {name}"))?;

@@ -28,11 +28,7 @@ pub fn visit<A: IpAddress>(
     mut visit: impl FnMut(&FlowKey<A>, &Flow<A>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     const READING: &str = "cannot read the flows";
-    let mut buckets = Vec::with_capacity(maps.buckets.len() as usize);
-    let mut batches = Batches::default();
-    while let Some(batch) = batches.read(&maps.buckets).context(READING)? {
-        buckets.extend(batch.map(|(_, bucket)| bucket));
-    }
+    let buckets = read_range(&maps.buckets, 0, maps.buckets.len()).context(READING)?;
     let ring = first_of_ring(maps.buckets.len());
     let size = Size {
         buckets: maps.buckets.len(),
@@ -47,9 +43,11 @@ pub fn visit<A: IpAddress>(
                 if slot.is_empty() {
                     continue;
                 }
-                let place = Place::of(&slot.key, hash_seed, size);
-                let bucket = &buckets[place.bucket as usize];
-                if number < ring || bucket.place_in_ring(place) == Some(number - ring) {
+                let is_found = number < ring || {
+                    let place = Place::of(&slot.key, hash_seed, size);
+                    buckets[place.bucket as usize].place_in_ring(place) == Some(number - ring)
+                };
+                if is_found {
                     visit(&slot.key, &slot.flow)?;
                 }
             }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use dataplane_common::layout::{LAYOUT_VERSION, programs};
+use dataplane_common::layout::LAYOUT_VERSION;
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
@@ -241,11 +241,16 @@ impl Instance {
 
     /// Another build's programs are those of this instance now.
     pub fn finish_upgrade(&self, _lock: &Lock) -> anyhow::Result<()> {
-        for name in programs::all() {
-            fs::rename(self.upgrade(name), self.program(name))
+        let folder = self.layout().join("upgrade");
+        let context = || format!("cannot read {}", folder.display());
+        for program in fs::read_dir(&folder).with_context(context)? {
+            let program = program.with_context(context)?;
+            let name = program.file_name();
+            let name = name.to_string_lossy();
+            fs::rename(program.path(), self.program(&name))
                 .with_context(|| format!("cannot pin the eBPF program {name}"))?;
         }
-        remove_folder(&self.layout().join("upgrade"))
+        remove_folder(&folder)
     }
 
     /// Says that loading has come to its end.

@@ -13,8 +13,10 @@ use rustix::thread::CapabilitySet;
 use serde::de::DeserializeOwned;
 
 mod json;
+mod other_build;
 
 pub use json::{Admission, External, Flow, Port, Status, Used, Xdp};
+pub use other_build::other_build;
 
 use crate::{
     daemon::Daemon,

@@ -5,10 +5,8 @@
 //! comparison. What has become of the traffic is printed.
 
 use std::{
-    env, fs,
+    env,
     net::Ipv4Addr,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
     process::ExitCode,
     thread,
     time::{Duration, Instant},
@@ -135,8 +133,8 @@ fn upgraded() -> Result<()> {
     let mut play = Play::with_docker(&lab)?;
     let portway = Portway::new(&lab.host)?;
     let folder = tempfile::tempdir()?;
-    let other =
-        Portway::again(&lab.host, portway.instance())?.with_program(other_build(folder.path())?);
+    let other = Portway::again(&lab.host, portway.instance())?
+        .with_program(portway::other_build(folder.path())?);
     let builds = [&other, &portway];
     let mut run = None;
     if !is_without() {
@@ -358,24 +356,4 @@ fn unload(lab: &Lab, portway: &Portway<'_>) -> Result<()> {
     let footprint = Footprint::of(&lab.host)?;
     portway.text("unload")?;
     footprint.wait_gone(&lab.host)
-}
-
-/// Another build of the program under test: a copy in which a file name in its eBPF object's debugging
-/// information is another one, and nothing else.
-fn other_build(folder: &Path) -> Result<PathBuf> {
-    const NAME: &[u8] = b"dataplane-ebpf/src/programs.rs";
-    const OTHER: &[u8] = b"dataplane-ebpf/src/programs.RS";
-    let mut bytes = fs::read(portway::program()?)?;
-    let mut count = 0;
-    for start in 0..bytes.len() - NAME.len() {
-        if bytes[start..].starts_with(NAME) {
-            bytes[start..start + NAME.len()].copy_from_slice(OTHER);
-            count += 1;
-        }
-    }
-    ensure!(count > 0, "the program names no file of its eBPF object");
-    let path = folder.join("portway");
-    fs::write(&path, bytes)?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-    Ok(path)
 }

@@ -13,7 +13,7 @@ use portway_tests::{
     harness::{self, Test},
     lab::Lab,
     packets::{Errors, icmp_error, segment, send},
-    portway::Portway,
+    portway::{self, Portway},
     tun::{Kind, Tunnel},
 };
 
@@ -24,6 +24,7 @@ fn main() -> ExitCode {
     harness::run([
         Test::of_portway("a_tunnel_is_an_external_interface", || tunnel("direct")),
         Test::of_portway("a_tunnel_where_the_firewall_admits", || tunnel("netfilter")),
+        Test::of_portway("a_tunnel_that_comes_later", later),
         Test::of_portway("icmp_errors_through_a_tunnel", errors),
     ])
 }
@@ -70,6 +71,31 @@ fn tunnel(admission: &str) -> Result<()> {
         seen.iter().flatten().all(|seen| seen.ip() == CLIENT),
         "{seen:?}"
     );
+    Ok(())
+}
+
+/// Its programs are loaded when it comes, and another build's take their places with the others'.
+fn later() -> Result<()> {
+    let lab = Lab::new()?;
+    let container = Container::new(&lab.host, 1)?.serve(&["udp/8080"])?;
+    let portway = Portway::new(&lab.host)?;
+    portway.load("--admission direct")?;
+    portway.publish(&format!("9000:{}:8080/udp", container.address))?;
+    let _tunnel = dig(&lab)?;
+    let folder = tempfile::tempdir()?;
+    let other = Portway::again(&lab.host, portway.instance())?
+        .with_program(portway::other_build(folder.path())?);
+    for (build, word) in [(&portway, "already loaded"), (&other, "upgraded")] {
+        let said = build.load("--admission direct --external tun0")?;
+        ensure!(said.starts_with(word), "{said}");
+        let ((), udp) = portway.measure(|| {
+            lab.client.run(|| {
+                let target = SocketAddr::from((HOST, 9000));
+                Ok(Datagrams::new(conversation::from_address(CLIENT), target)?.echo(100)?)
+            })
+        })?;
+        ensure!(udp.forwarded == 1 && udp.replied == 1, "{word}: {udp:?}");
+    }
     Ok(())
 }
 

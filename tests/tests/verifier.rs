@@ -10,6 +10,7 @@ use portway_tests::{
     harness::{self, Test},
     lab::Lab,
     portway::Portway,
+    tun::{Kind, Tunnel},
 };
 
 /// What the kernel's limit (`BPF_COMPLEXITY_LIMIT_INSNS`, include/linux/bpf.h) leaves for other verifiers, which need
@@ -23,10 +24,10 @@ fn main() -> ExitCode {
 /// Prints how many instructions each program took.
 fn load() -> Result<()> {
     let lab = Lab::new()?;
+    let _tunnel = Tunnel::new(Kind::Tun, "tun0", &lab.host, &lab.client)?;
     let portway = Portway::new(&lab.host)?;
-    portway.load("--admission direct")?;
     let instance: Instance = portway.instance().parse()?;
-    for name in programs::all() {
+    let check = |name: &str| {
         let pin = lab.host.file(instance.program(name));
         let program =
             ProgramInfo::from_pin(&pin).with_context(|| format!("the pinned program {name}"))?;
@@ -35,6 +36,14 @@ fn load() -> Result<()> {
             .context("the kernel does not tell the instructions verified")?;
         println!("verified {name} {verified}");
         ensure!(verified < MOST, "{name}: {verified} instructions");
+        Ok(())
+    };
+    portway.load("--admission direct")?;
+    programs::ALWAYS.into_iter().try_for_each(check)?;
+    for name in programs::ON_DEMAND {
+        let pin = lab.host.file(instance.program(name));
+        ensure!(!pin.exists(), "{name} is loaded and not needed");
     }
-    Ok(())
+    portway.load("--admission direct --external tun0")?;
+    programs::ON_DEMAND.into_iter().try_for_each(check)
 }
