@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     daemon::Daemon,
@@ -21,7 +21,7 @@ use crate::{
     guest,
     host::Host,
     image,
-    lab::{CLIENTS, Lab},
+    lab::Lab,
     netns::Netns,
     process::{Cmd, Finished},
     wait::{self, PATIENCE},
@@ -87,8 +87,7 @@ impl Docker {
     /// # Errors
     /// It does not come up; with the end of its log.
     pub fn start(host: &Host) -> Result<Self> {
-        // Nobody answers DNS at the client's address, and says so at once.
-        Self::start_with(host, json!({ "dns": [CLIENTS[0]] }))
+        Self::start_with(host, json!({}))
     }
 
     /// The same with IPv6 addresses on the default bridge, published by ip6tables or by docker-proxy alone.
@@ -96,15 +95,7 @@ impl Docker {
     /// # Errors
     /// As [`Docker::start`].
     pub fn start_with_ipv6(host: &Host, ip6tables: bool) -> Result<Self> {
-        let config = json!({
-            "dns": [CLIENTS[0]],
-            "ipv6": true,
-            "fixed-cidr-v6": FIXED_CIDR_V6,
-            "ip6tables": ip6tables,
-            // Docker before 27 wants it for ip6tables.
-            "experimental": true,
-        });
-        Self::start_with(host, config)
+        Self::start_with(host, ipv6(ip6tables))
     }
 
     /// Starts dockerd without rules of its own: published ports are docker-proxy's alone.
@@ -112,7 +103,7 @@ impl Docker {
     /// # Errors
     /// As [`Docker::start`].
     pub fn start_without_rules(host: &Host) -> Result<Self> {
-        Self::start_with(host, json!({ "dns": [CLIENTS[0]], "iptables": false }))
+        Self::start_with(host, json!({ "iptables": false }))
     }
 
     /// Starts dockerd without its docker-proxy: published ports are its rules' alone.
@@ -120,8 +111,7 @@ impl Docker {
     /// # Errors
     /// As [`Docker::start`].
     pub fn start_without_proxy(host: &Host) -> Result<Self> {
-        let config = json!({ "dns": [CLIENTS[0]], PROXY: false });
-        Self::start_with(host, config)
+        Self::start_with(host, json!({ PROXY: false }))
     }
 
     /// Starts dockerd so that its containers stay when it ends, or not.
@@ -129,8 +119,7 @@ impl Docker {
     /// # Errors
     /// As [`Docker::start`].
     pub fn start_with_live_restore(host: &Host, live_restore: bool) -> Result<Self> {
-        let config = json!({ "dns": [CLIENTS[0]], "live-restore": live_restore });
-        Self::start_with(host, config)
+        Self::start_with(host, json!({ "live-restore": live_restore }))
     }
 
     /// Starts dockerd without docker-proxy too, with IPv6 by ip6tables, and so that its containers stay when it ends: nobody
@@ -139,20 +128,13 @@ impl Docker {
     /// # Errors
     /// As [`Docker::start`].
     pub fn start_lasting_without_proxy(host: &Host) -> Result<Self> {
-        let config = json!({
-            "dns": [CLIENTS[0]],
-            "live-restore": true,
-            PROXY: false,
-            "ipv6": true,
-            "fixed-cidr-v6": FIXED_CIDR_V6,
-            "ip6tables": true,
-            // Docker before 27 wants it for ip6tables.
-            "experimental": true,
-        });
+        let mut config = ipv6(true);
+        config["live-restore"] = json!(true);
+        config[PROXY] = json!(false);
         Self::start_with(host, config)
     }
 
-    fn start_with(host: &Host, config: serde_json::Value) -> Result<Self> {
+    fn start_with(host: &Host, config: Value) -> Result<Self> {
         let engine = Engine::chosen()?;
         engine.configure(host, config)?;
         let mut docker = Self {
@@ -197,6 +179,17 @@ impl Docker {
     }
 }
 
+/// dockerd's configuration for IPv6.
+fn ipv6(ip6tables: bool) -> Value {
+    json!({
+        "ipv6": true,
+        "fixed-cidr-v6": FIXED_CIDR_V6,
+        "ip6tables": ip6tables,
+        // Docker before 27 wants it for ip6tables.
+        "experimental": true,
+    })
+}
+
 /// A lab whose host runs Docker.
 #[derive(Debug)]
 pub struct DockerLab {
@@ -211,9 +204,7 @@ impl DockerLab {
     /// # Errors
     /// Not root, or a piece is missing.
     pub fn new() -> Result<Self> {
-        let lab = Lab::new()?;
-        let docker = Docker::start(&lab.host)?;
-        Ok(Self { docker, lab })
+        Self::with(Docker::start)
     }
 
     /// The same with [`Docker::start_without_rules`].
@@ -221,9 +212,7 @@ impl DockerLab {
     /// # Errors
     /// As [`DockerLab::new`].
     pub fn without_rules() -> Result<Self> {
-        let lab = Lab::new()?;
-        let docker = Docker::start_without_rules(&lab.host)?;
-        Ok(Self { docker, lab })
+        Self::with(Docker::start_without_rules)
     }
 
     /// The same with [`Docker::start_without_proxy`].
@@ -231,9 +220,7 @@ impl DockerLab {
     /// # Errors
     /// As [`DockerLab::new`].
     pub fn without_proxy() -> Result<Self> {
-        let lab = Lab::new()?;
-        let docker = Docker::start_without_proxy(&lab.host)?;
-        Ok(Self { docker, lab })
+        Self::with(Docker::start_without_proxy)
     }
 
     /// The same with [`Docker::start_with_ipv6`].
@@ -241,8 +228,12 @@ impl DockerLab {
     /// # Errors
     /// As [`DockerLab::new`].
     pub fn with_ipv6(ip6tables: bool) -> Result<Self> {
+        Self::with(|host| Docker::start_with_ipv6(host, ip6tables))
+    }
+
+    fn with(start: impl FnOnce(&Host) -> Result<Docker>) -> Result<Self> {
         let lab = Lab::new()?;
-        let docker = Docker::start_with_ipv6(&lab.host, ip6tables)?;
+        let docker = start(&lab.host)?;
         Ok(Self { docker, lab })
     }
 }

@@ -1,7 +1,7 @@
 //! Which daemon answers at the lab's Docker socket: dockerd, or podman's service that speaks Docker's API. Whatever
 //! it is, the lab's client is Docker's.
 
-use std::{fs, path::Path};
+use std::{fs, net::Ipv4Addr, path::Path};
 
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
@@ -25,6 +25,9 @@ pub const REFUSAL: &str = "Bind for 0.0.0.0:9000 failed: port is already allocat
 
 /// dockerd's own word for it.
 pub(crate) const PROXY: &str = "userland-proxy";
+
+/// Containers' DNS server: nobody answers there, and the client says so at once.
+const DNS_SERVER: Ipv4Addr = CLIENTS[0];
 
 /// Where version 2 of cgroups is, on a machine that also has version 1.
 const HYBRID_CGROUPS: &str = "/sys/fs/cgroup/unified";
@@ -112,7 +115,7 @@ impl Engine {
         self == Self::Docker
     }
 
-    /// Writes its configuration: `config` is dockerd's, of which podman takes no part.
+    /// Writes its configuration: `config` is what dockerd's has beside what every lab's has; podman takes no part of it.
     ///
     /// # Errors
     /// A setting makes no sense.
@@ -121,6 +124,7 @@ impl Engine {
         fs::create_dir_all(&home)?;
         match self {
             Self::Docker => {
+                config["dns"] = json!([DNS_SERVER]);
                 let proxy = setting::<bool>(PROXY_VARIABLE)?;
                 if let Some(proxy) = proxy.filter(|_| config.get(PROXY).is_none()) {
                     config[PROXY] = json!(proxy);
@@ -130,9 +134,8 @@ impl Engine {
             Self::Podman => {
                 // With cgroups of its own a container would outlive the lab in them.
                 let config = format!(
-                    "[containers]\ncgroups = \"disabled\"\ndns_servers = [\"{}\"]\n\
-                     [engine]\nruntime = \"crun\"\ncgroup_manager = \"cgroupfs\"\n",
-                    CLIENTS[0]
+                    "[containers]\ncgroups = \"disabled\"\ndns_servers = [\"{DNS_SERVER}\"]\n\
+                     [engine]\nruntime = \"crun\"\ncgroup_manager = \"cgroupfs\"\n"
                 );
                 fs::write(home.join("containers.conf"), config)?;
                 // crun refuses such a mixture; without its second part there is none in this host.

@@ -9,7 +9,7 @@
 use std::{
     fs, io,
     ops::Deref,
-    os::fd::{FromRawFd, OwnedFd},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process,
     sync::{
@@ -21,11 +21,10 @@ use std::{
 
 use anyhow::{Context, Result};
 use nix::{
-    errno::Errno,
-    libc,
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use rustix::process::{PidfdFlags, pidfd_open};
 
 use crate::{
     daemon::Daemon,
@@ -141,20 +140,16 @@ fn alive<T>(change: impl FnOnce(&mut Vec<(u32, String)>) -> T) -> T {
 
 /// A descriptor of a process, by which its namespaces can be entered.
 fn pidfd(pid: u32) -> Result<OwnedFd> {
-    // SAFETY: pidfd_open takes two integers and returns a descriptor or -1.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    let fd = Errno::result(fd).context("cannot hold the host's first process")?;
-    let fd = i32::try_from(fd).context("a descriptor out of range")?;
-    // SAFETY: the kernel has just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    let pid = rustix::process::Pid::from_raw(pid.try_into()?).context("no process has the id 0")?;
+    pidfd_open(pid, PidfdFlags::empty()).context("cannot hold the host's first process")
 }
 
 /// Removes what is left of labs whose process is gone.
 fn remove_stale_cgroups() {
     for path in cgroups(|name| {
-        let process = name.strip_prefix(CGROUP_PREFIX)?.split('-').next()?;
-        let running = Path::new("/proc").join(process).exists();
-        (!running).then_some(())
+        let rest = name.strip_prefix(CGROUP_PREFIX);
+        let process = rest.and_then(|rest| rest.split('-').next());
+        process.is_some_and(|process| !Path::new("/proc").join(process).exists())
     }) {
         let _ = remove_tree(&path);
     }
@@ -162,14 +157,14 @@ fn remove_stale_cgroups() {
 
 /// Removes a cgroup from every hierarchy, as soon as its last process is gone.
 fn remove_cgroup(cgroup: &str) {
-    let left = || cgroups(|name| (name == cgroup).then_some(()));
+    let left = || cgroups(|name| name == cgroup);
     let _ = wait::until_true("empty cgroups", Duration::from_secs(5), || {
         Ok(left().iter().all(|path| remove_tree(path).is_ok()))
     });
 }
 
-/// The cgroups of that name, in version 2's single hierarchy or version 1's many.
-fn cgroups(wanted: impl Fn(&str) -> Option<()>) -> Vec<PathBuf> {
+/// The cgroups of such a name, in version 2's single hierarchy or version 1's many.
+fn cgroups(is_wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
     let below = |path: &Path| -> Vec<PathBuf> {
         let entries = fs::read_dir(path).into_iter().flatten().flatten();
         entries.map(|entry| entry.path()).collect()
@@ -182,7 +177,7 @@ fn cgroups(wanted: impl Fn(&str) -> Option<()>) -> Vec<PathBuf> {
     all.extend(root.iter().cloned());
     all.retain(|path| {
         let name = path.file_name().and_then(|name| name.to_str());
-        name.is_some_and(|name| wanted(name).is_some())
+        name.is_some_and(&is_wanted)
     });
     all
 }

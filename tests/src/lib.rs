@@ -20,12 +20,13 @@
 //! | [`live`] | many conversations at once, and what becomes of them |
 //! | [`raw`] | datagrams in fragments, in any order |
 //! | [`packets`] | packets made by hand, sent and seen as they are |
-//! | [`numbers`] | where a TCP connection is, by its client's kernel |
+//! | [`sequence`] | where a TCP connection is, by its client's kernel |
 //! | [`conntrack`] | conntrack, as portway asks it |
 //! | [`iptables`] | netfilter's counters |
 //! | [`portway`] | the program under test |
 //! | [`footprint`] | what it has in the kernel |
 //! | [`memory`] | what processes and maps take |
+//! | [`procfs`] | numbers by name in /proc |
 //! | [`rig`] | its programs, run on single packets |
 //! | [`stage`] | plays a scenario without and with portway, and compares |
 //! | [`pass`] | the checks of one such pass |
@@ -60,16 +61,17 @@ pub mod lab;
 pub mod live;
 pub mod memory;
 pub mod netns;
-pub mod numbers;
 pub mod packets;
 pub mod pass;
 pub mod portway;
 pub mod process;
+pub mod procfs;
 pub mod raw;
 pub mod report;
 pub mod requirement;
 pub mod rig;
 pub mod scenarios;
+pub mod sequence;
 pub mod setting;
 pub mod soak;
 pub mod stage;

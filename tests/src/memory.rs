@@ -1,35 +1,35 @@
-//! Memory of processes, and of maps.
+//! Memory of processes, and of maps, in bytes.
 
-use std::{
-    fs,
-    os::fd::{AsFd as _, AsRawFd as _},
-};
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 use aya::maps::MapData;
 
-/// What a process has, in KiB.
+use crate::procfs;
+
+/// What a process has resident.
 ///
 /// # Errors
 /// There is no such process.
 pub fn resident(pid: u32) -> Result<u64> {
-    field(&format!("/proc/{pid}/status"), "VmRSS:")
+    of_process(pid, "VmRSS")
 }
 
-/// What a map is charged for, in KiB.
+/// The most that it has had resident.
+///
+/// # Errors
+/// There is no such process.
+pub fn peak(pid: u32) -> Result<u64> {
+    of_process(pid, "VmHWM")
+}
+
+/// What a map takes, as the kernel itself accounts for it.
 ///
 /// # Errors
 /// The kernel does not tell.
 pub fn charged(map: &MapData) -> Result<u64> {
-    let fd = map.fd().as_fd().as_raw_fd();
-    Ok(field(&format!("/proc/self/fdinfo/{fd}"), "memlock:")? >> 10)
+    procfs::of_descriptor(map.fd(), "memlock")
 }
 
-/// The number behind a name.
-fn field(path: &str, name: &str) -> Result<u64> {
-    let text = fs::read_to_string(path)?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    let number = line.and_then(|rest| rest.split_whitespace().next());
-    let number = number.with_context(|| format!("{path} has no {name}"))?;
-    Ok(number.parse()?)
+/// The kernel's "kB" are 1024 bytes.
+fn of_process(pid: u32, name: &str) -> Result<u64> {
+    Ok(procfs::of_process(pid, name)? << 10)
 }

@@ -11,7 +11,7 @@ use std::{
     process::ExitCode,
     sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -31,7 +31,7 @@ use portway_tests::{
     lab::{CLIENTS, EXTERNAL, HOST, Lab},
     portway::Portway,
     process::Finished,
-    setting::setting,
+    setting::{self, setting},
     tracer::{self, End, Fate},
     wait::{self, PATIENCE},
 };
@@ -110,15 +110,9 @@ struct Scene<'a> {
     moves: u8,
 }
 
-/// Another one each time, unless somebody wants one again.
-fn seed() -> Result<u64> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-    Ok(setting("PORTWAY_SEED")?.unwrap_or(now.as_millis() as u64))
-}
-
 fn killed() -> Result<()> {
     let kills = setting("PORTWAY_KILLS")?.unwrap_or(KILLS);
-    let seed = seed()?;
+    let seed = setting::seed("PORTWAY_SEED")?;
     println!("{kills} kills of PORTWAY_SEED={seed}");
     let mut random = Rng::with_seed(seed);
     let lab = Lab::new()?;
@@ -304,7 +298,7 @@ impl Scene<'_> {
 /// One call of bpf(2) after the other fails, as where memory or bpffs is full.
 fn refused() -> Result<()> {
     let refusals = setting("PORTWAY_REFUSALS")?.unwrap_or(REFUSALS);
-    let seed = seed()?;
+    let seed = setting::seed("PORTWAY_SEED")?;
     println!("{refusals} refusals of PORTWAY_SEED={seed}");
     let mut random = Rng::with_seed(seed);
     let lab = Lab::new()?;

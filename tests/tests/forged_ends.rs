@@ -6,7 +6,7 @@ use std::{
     io::Write,
     net::{IpAddr, Shutdown, SocketAddr, TcpStream},
     process::ExitCode,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -17,10 +17,9 @@ use portway_tests::{
     conversation::{self, echo_over},
     harness::{self, Test},
     lab::{CLIENTS, CLIENTS_V6, HOST, HOST_V6, Lab},
-    numbers::numbers,
     packets,
     portway::{Flow, Portway},
-    setting::setting,
+    sequence, setting,
     wait::{self, PATIENCE},
 };
 use socket2::SockRef;
@@ -99,8 +98,7 @@ fn connect(lab: &Lab, (client, host): (IpAddr, IpAddr), port: u16) -> Result<Tcp
 }
 
 fn forged() -> Result<()> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-    let seed = setting("PORTWAY_SEED")?.unwrap_or(now.as_millis() as u64);
+    let seed = setting::seed("PORTWAY_SEED")?;
     println!("PORTWAY_SEED={seed}");
     let mut random = Rng::with_seed(seed);
     let lab = Lab::new()?;
@@ -113,7 +111,13 @@ fn forged() -> Result<()> {
     }
     for (stream, attack) in idle.iter().zip(ATTACKS.into_iter().cycle()) {
         let (client, host) = (stream.local_addr()?, stream.peer_addr()?);
-        for segment in forge(&mut random, attack, client, host, numbers(stream)?) {
+        for segment in forge(
+            &mut random,
+            attack,
+            client,
+            host,
+            sequence::numbers(stream)?,
+        ) {
             packets::send(&lab.client, &segment)?;
         }
     }

@@ -4,13 +4,16 @@
 use std::{
     io::{self, Read, Write},
     net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, UdpSocket},
-    os::fd::AsRawFd,
     process::ExitCode,
     thread,
 };
 
 use anyhow::{Context, Result, ensure};
-use nix::{errno::Errno, libc};
+use nix::{
+    errno::Errno,
+    libc, setsockopt_impl, sockopt_impl,
+    sys::socket::{setsockopt, sockopt::Ipv4RecvErr},
+};
 use portway_tests::{
     container::{BRIDGE, Container},
     conversation::{self, ANSWER_LIMIT},
@@ -218,7 +221,7 @@ fn udp_to_container(stage: &Stage) -> Result<String> {
 
 fn hops_used_up(stage: &Stage) -> Result<String> {
     let (inside, _outside) = stage.datagrams(&stage.far)?;
-    set_option(&inside, libc::IP_RECVERR, 1)?;
+    setsockopt(&inside, Ipv4RecvErr, &true)?;
     // The host is the first hop, the lab's client the second.
     inside.set_ttl(2)?;
     inside.send(b"how far?")?;
@@ -253,10 +256,19 @@ fn carry(from: TcpStream, mut to: TcpStream) -> Result<()> {
     Ok(())
 }
 
+sockopt_impl!(
+    /// Whether packets may be fragmented: one of `IP_PMTUDISC_*` (ip(7)).
+    MtuDiscovery,
+    SetOnly,
+    libc::IPPROTO_IP,
+    libc::IP_MTU_DISCOVER,
+    i32
+);
+
 /// Sends a datagram that must not be fragmented, and waits until the kernel has learned that it was too long.
 fn learns(socket: &UdpSocket) -> Result<()> {
     let is_too_long = |error: &io::Error| error.raw_os_error() == Some(libc::EMSGSIZE);
-    set_option(socket, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO)?;
+    setsockopt(socket, MtuDiscovery, &libc::IP_PMTUDISC_DO)?;
     socket.send(&[0; WIDE])?;
     wait::until_true("an error for the socket", ANSWER_LIMIT, || {
         Ok(socket.take_error()?.as_ref().is_some_and(is_too_long))
@@ -275,19 +287,4 @@ fn path_mtu(netns: &Netns, target: IpAddr) -> Result<String> {
         .with_context(|| format!("no MTU learned: {route}"))?;
     ensure!(mtu == NARROW.to_string(), "{route}");
     Ok(mtu.to_owned())
-}
-
-fn set_option(socket: &UdpSocket, name: i32, value: i32) -> Result<()> {
-    // SAFETY: the option is an int, and `value` outlives the call.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_IP,
-            name,
-            (&raw const value).cast(),
-            size_of::<i32>() as libc::socklen_t,
-        )
-    };
-    Errno::result(result).with_context(|| format!("cannot set IP option {name}"))?;
-    Ok(())
 }

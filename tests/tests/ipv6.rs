@@ -3,12 +3,11 @@
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6},
-    os::fd::AsRawFd as _,
     process::ExitCode,
 };
 
 use anyhow::{Context, Result, ensure};
-use nix::libc;
+use nix::{libc, setsockopt_impl, sockopt_impl, sys::socket::setsockopt};
 use portway_tests::{
     container::{Container, GATEWAY_V6},
     conversation::{self, Datagrams, Silence, echo_over},
@@ -292,22 +291,21 @@ fn extensions() -> Result<()> {
     Ok(())
 }
 
+sockopt_impl!(
+    /// The header of destination options that every datagram carries (ipv6(7)).
+    DestinationOptions,
+    SetOnly,
+    libc::IPPROTO_IPV6,
+    libc::IPV6_DSTOPTS,
+    [u8; 8]
+);
+
 /// Has every datagram carry a destination option that says nothing.
 fn add_destination_option(datagrams: &Datagrams) -> Result<()> {
     // Next header and length, which the kernel and 8 bytes fill in, and PadN (RFC 8200 4.2).
     let header: [u8; 8] = [0, 0, 1, 4, 0, 0, 0, 0];
-    // SAFETY: the option's value is `header`, as long as said; the kernel copies it.
-    let result = unsafe {
-        libc::setsockopt(
-            datagrams.socket().as_raw_fd(),
-            libc::IPPROTO_IPV6,
-            libc::IPV6_DSTOPTS,
-            header.as_ptr().cast(),
-            libc::socklen_t::try_from(header.len())?,
-        )
-    };
-    nix::errno::Errno::result(result).context("cannot set a destination option")?;
-    Ok(())
+    setsockopt(datagrams.socket(), DestinationOptions, &header)
+        .context("cannot set a destination option")
 }
 
 /// The replies of both flows look the same as they leave the container, unless one is given another

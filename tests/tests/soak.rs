@@ -3,11 +3,7 @@
 //!
 //! `PORTWAY_SOAK_MINUTES` is how long, `PORTWAY_SEED` gives the same order again.
 
-use std::{
-    process::ExitCode,
-    thread,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{process::ExitCode, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
@@ -15,7 +11,7 @@ use portway_tests::{
     footprint::Footprint,
     harness::{self, Test},
     lab::Lab,
-    setting::setting,
+    setting::{self, setting},
     soak::{
         drops::Drops,
         gauge::{self, Reading},
@@ -43,9 +39,9 @@ const DWELL: u64 = 500;
 /// How often is told how it goes.
 const REPORT: Duration = Duration::from_secs(10);
 
-/// How much more memory `run` may have in the last third than in the second, in KiB, and how long a third must be for that
+/// How much more memory `run` may have in the last third than in the second, in bytes, and how long a third must be for that
 /// to tell anything: before, it gets what it needs for the first time.
-const GROWTH: u64 = 2048;
+const GROWTH: u64 = 2 << 20;
 const TELLING: Duration = Duration::from_secs(300);
 
 /// The time in which all that has been given up is over: conntrack's time-outs here, and a round of the collector.
@@ -54,8 +50,7 @@ const OVER: Duration = Duration::from_secs(60);
 fn soak() -> Result<()> {
     let minutes = setting("PORTWAY_SOAK_MINUTES")?.unwrap_or(MINUTES);
     let length = Duration::from_secs_f64(minutes * 60.0);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-    let seed = setting("PORTWAY_SEED")?.unwrap_or(now.as_millis() as u64);
+    let seed = setting::seed("PORTWAY_SEED")?;
     println!("PORTWAY_SOAK_MINUTES={minutes} PORTWAY_SEED={seed}");
     // Others may run at the same time.
     let run = Rng::new().u64(1..);
@@ -171,10 +166,15 @@ fn ensure_flat(readings: &[Reading], [start, end]: [Duration; 2]) -> Result<()> 
         own.get(own.len() / 2).copied()
     };
     if let (Some(before), Some(after)) = (median(1), median(2)) {
-        println!("run: {before} KiB in the second third, {after} KiB in the last one");
+        let memory = format!(
+            "{} KiB in the second third, {} KiB in the last one",
+            before >> 10,
+            after >> 10
+        );
+        println!("run: {memory}");
         ensure!(
             (end - start) / 3 < TELLING || after <= before + GROWTH,
-            "run has grown from {before} to {after} KiB"
+            "run has grown: {memory}"
         );
     }
     if let (Some(first), Some(last)) = (readings.first(), readings.last()) {

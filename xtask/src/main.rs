@@ -16,7 +16,8 @@
 //! | [`soak`] | `soak`: the longest of the tests, by itself |
 //! | [`matrix`] | `test --matrix`: the tests with other versions of Docker |
 //! | [`vmtest`] | `vmtest`: the tests on other kernels |
-//! | [`outcome`] | what came of several files of tests |
+//! | [`named`] | what is named on the command line, else all there is |
+//! | [`outcome`], [`page`] | what came of several files of tests, also as a page of docs/ |
 //! | [`command`] | programs that have to succeed |
 //! | [`diagram`], [`svg`] | `diagram`: docs/packet-way.svg |
 
@@ -28,8 +29,10 @@ mod compile;
 mod diagram;
 mod machine;
 mod matrix;
+mod named;
 mod outcome;
 mod packages;
+mod page;
 mod plan;
 mod run;
 mod setup;

@@ -20,13 +20,18 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use clap::{Args, ValueEnum as _};
+use clap::Args;
 
 use self::{
     engine::{Column, Engine},
     system::System,
 };
-use crate::{compile, outcome::Outcomes, plan::Goal, setup, test};
+use crate::{
+    compile, named,
+    outcome::{self, Outcomes},
+    plan::Goal,
+    setup, test,
+};
 
 /// The files of tests/tests that run unless others are named.
 pub const FILES: [&str; 5] = [
@@ -56,13 +61,8 @@ pub struct Choice {
 
 impl Choice {
     fn columns(&self) -> Vec<Column> {
-        let mut engines = match &self.engine[..] {
-            [] => Engine::value_variants().to_vec(),
-            named => named.to_vec(),
-        };
-        engines.sort_unstable();
-        engines.dedup();
-        engines.into_iter().flat_map(Engine::columns).collect()
+        let engines = named::or_all(&self.engine).into_iter();
+        engines.flat_map(Engine::columns).collect()
     }
 }
 
@@ -90,10 +90,7 @@ pub fn matrix(no_install: bool, choice: &Choice, files: &[String]) -> Result<Exi
     setup::ensure(Goal::Lab, no_install)?;
     system::ensure_debootstrap(no_install)?;
     compile::portway()?;
-    let files = match files {
-        [] => FILES.map(str::to_owned).to_vec(),
-        named => named.to_vec(),
-    };
+    let files = named::files_or(&FILES, files);
     let mut records = Vec::new();
     for column in columns {
         let system = System::make(column.engine.suite(), &folder)?;
@@ -108,11 +105,8 @@ pub fn matrix(no_install: bool, choice: &Choice, files: &[String]) -> Result<Exi
     for record in &records {
         println!("{}", summary(record));
     }
-    Ok(if records.iter().all(|it| it.outcomes.are_good()) {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    let are_good = records.iter().all(|it| it.outcomes.are_good());
+    Ok(outcome::exit_code(are_good))
 }
 
 /// Runs a file of tests, keeps what it says, and returns it.
@@ -146,10 +140,7 @@ fn said_by(column: Column, file: &str, folder: &Path) -> PathBuf {
 fn record_of(column: Column, folder: &Path) -> Result<Record> {
     let mut record = Record::new(column);
     for file in FILES {
-        let path = said_by(column, file, folder);
-        let said =
-            fs::read(&path).with_context(|| format!("{}: there was no run yet", path.display()))?;
-        record.read(&String::from_utf8_lossy(&said));
+        record.read(&outcome::last_said(&said_by(column, file, folder))?);
     }
     record.outcomes.is_complete = true;
     Ok(record)
@@ -185,14 +176,10 @@ fn summary(record: &Record) -> String {
         version,
         outcomes,
     } = record;
-    let good = if outcomes.are_good() {
-        "good"
-    } else {
-        "NOT GOOD"
-    };
+    let verdict = outcome::verdict(outcomes.are_good());
     let name = column.name();
     let mut lines = vec![format!(
-        "{name:<24} {version:<10} {good}: {}",
+        "{name:<24} {version:<10} {verdict}: {}",
         outcomes.sum()
     )];
     lines.extend(outcomes.failures());
@@ -201,6 +188,8 @@ fn summary(record: &Record) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::ValueEnum as _;
+
     use super::*;
 
     #[test]

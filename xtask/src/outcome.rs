@@ -1,7 +1,7 @@
 //! What came of files of tests, read off one output of them all: a line `NAME: begin FILE` before each, a line
 //! `NAME: end FILE STATUS` after it, and `NAME: done` at the end.
 
-use std::fs;
+use std::{fs, path::Path, process::ExitCode};
 
 use anyhow::{Context as _, Result};
 
@@ -62,17 +62,15 @@ impl Outcomes {
         self.is_complete && self.files.iter().all(|file| file.is_good)
     }
 
-    /// The sum of all.
-    pub fn sum(&self) -> String {
-        let sum = |count: fn(&Tally) -> u64| -> u64 {
-            self.files.iter().map(|file| count(&file.tally)).sum()
-        };
-        format!(
-            "{} passed, {} failed, {} skipped",
-            sum(|tally| tally.passed),
-            sum(|tally| tally.failed),
-            sum(|tally| tally.skipped)
-        )
+    /// The sum of all, without names.
+    pub fn sum(&self) -> Tally {
+        let sum = |count: fn(&Tally) -> u64| self.files.iter().map(|file| count(&file.tally)).sum();
+        Tally {
+            passed: sum(|tally| tally.passed),
+            failed: sum(|tally| tally.failed),
+            skipped: sum(|tally| tally.skipped),
+            ..Tally::default()
+        }
     }
 
     /// A line for each test that failed and each file that broke off.
@@ -115,32 +113,28 @@ impl FileOutcome {
     }
 }
 
-/// The rows of a Markdown table of outcomes: a file of tests each, a cell for each of `columns`.
+/// What was said last, as it is kept in a file.
 ///
 /// # Errors
-/// A file is not there any more.
-pub fn rows(columns: &[&Outcomes]) -> Result<String> {
-    let mut files: Vec<&str> = Vec::new();
-    for outcome in columns.iter().flat_map(|of| &of.files) {
-        if outcome.has_ended && !files.contains(&&*outcome.file) {
-            files.push(&outcome.file);
-        }
-    }
-    let mut rows = String::new();
-    for file in files {
-        let cells = columns.iter().map(|column| {
-            let outcome = column.files.iter().find(|outcome| outcome.file == file);
-            outcome.map_or_else(|| "not run".to_owned(), FileOutcome::words)
-        });
-        rows.push_str(&row(&format!("`{file}`: {}", subject(file)?), cells));
-    }
-    Ok(rows)
+/// There is no such file.
+pub fn last_said(path: &Path) -> Result<String> {
+    let said =
+        fs::read(path).with_context(|| format!("{}: there was no run yet", path.display()))?;
+    Ok(String::from_utf8_lossy(&said).into_owned())
 }
 
-/// A row of a Markdown table.
-pub fn row(head: &str, cells: impl Iterator<Item = String>) -> String {
-    let cells: Vec<_> = cells.collect();
-    format!("| {head} | {} |\n", cells.join(" | "))
+/// What tests came to, in a word.
+pub fn verdict(is_good: bool) -> &'static str {
+    if is_good { "good" } else { "NOT GOOD" }
+}
+
+/// The same as an exit status.
+pub fn exit_code(is_good: bool) -> ExitCode {
+    if is_good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// What a file of tests is about: the first lines of its source.
@@ -189,7 +183,7 @@ mod tests {
              x: end firewall 0\nx: begin hooks\nx: end hooks 139\nx: done\n",
         );
         assert!(outcomes.is_complete && !outcomes.are_good());
-        assert_eq!(outcomes.sum(), "7 passed, 1 failed, 1 skipped");
+        assert_eq!(outcomes.sum().to_string(), "7 passed, 1 failed, 1 skipped");
         assert_eq!(
             outcomes.failures(),
             ["  failed: scenarios/compose", "  broke off: hooks"]
@@ -201,19 +195,6 @@ mod tests {
             "0 passed, broke off",
         ];
         assert_eq!(words, expected);
-    }
-
-    #[test]
-    fn a_row_tells_of_each_column() {
-        let whole = outcomes(
-            "x: begin hooks\ntest result: ok. 5 passed; 0 failed; 1 ignored;\nx: end hooks 0\nx: done\n",
-        );
-        let rows = rows(&[&whole, &Outcomes::default()]).expect("rows");
-        assert!(rows.starts_with("| `hooks`: "), "{rows}");
-        assert!(
-            rows.ends_with("goes without a trace. | 5 passed, 1 skipped | not run |\n"),
-            "{rows}"
-        );
     }
 
     #[test]

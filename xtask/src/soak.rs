@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::Args;
 
-use crate::{compile, machine, plan::Goal, setup, test};
+use crate::{compile, outcome, plan::Goal, setup, test};
 
 /// How long, and in which order.
 #[derive(Args, Debug)]
@@ -25,23 +25,14 @@ pub struct Length {
 pub fn soak(no_install: bool, length: &Length) -> Result<ExitCode> {
     setup::ensure(Goal::Lab, no_install)?;
     compile::portway()?;
-    let mut cargo = compile::cargo();
+    let mut cargo = test::cargo_test(&["--package", "portway-tests", "--test", "soak"])?;
     cargo
-        .args(["test", "--package", "portway-tests", "--test", "soak"])
-        .env("PORTWAY_BIN", compile::release_binary("portway")?)
         .env("PORTWAY_SOAK_MINUTES", length.minutes.to_string())
         // Nobody has asked for it to be skipped.
         .env("CI", "true");
     if let Some(seed) = length.seed {
         cargo.env("PORTWAY_SEED", seed.to_string());
     }
-    if !machine::is_root() {
-        test::run_as_root(&mut cargo);
-    }
     let status = cargo.status().context("cargo test does not start")?;
-    Ok(if status.success() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(outcome::exit_code(status.success()))
 }

@@ -11,7 +11,7 @@ use clap::Args;
 use crate::{
     compile, machine,
     machine::{CHECKS, DENY},
-    matrix,
+    matrix, outcome,
     plan::Goal,
     setup,
     tally::Tally,
@@ -79,11 +79,7 @@ pub fn test(no_install: bool, selection: &Selection) -> Result<ExitCode> {
         }
     }
     sum_up(&tally);
-    Ok(if tally.failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(outcome::exit_code(tally.failed == 0))
 }
 
 /// Checks that find nothing are no tests and are not counted; others are, lest the sum hide them.
@@ -164,7 +160,7 @@ pub fn cargo_test(arguments: &[&str]) -> Result<Command> {
 
 /// Most tests need root. If sudo asks nothing, cargo starts the test programs through it; if not,
 /// they say themselves what they have to skip.
-pub fn run_as_root(cargo: &mut Command) {
+fn run_as_root(cargo: &mut Command) {
     let (may, why_not) = if find_program("sudo").is_none() {
         (false, "there is no sudo")
     } else {

@@ -22,7 +22,7 @@ mod transcript;
 
 use std::{
     env::consts::ARCH,
-    fs::{self, File},
+    fs::File,
     io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -30,7 +30,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use clap::{Args, ValueEnum as _};
+use clap::Args;
 
 use self::{
     archive::{Archive, Suite},
@@ -39,7 +39,7 @@ use self::{
     suite::Built,
     transcript::Transcript,
 };
-use crate::{compile, outcome, plan::Goal, setup};
+use crate::{compile, named, outcome, plan::Goal, setup};
 
 /// How many times slower than a CPU its emulation may be, on a machine that has other things to do.
 const SLOWNESS: u32 = 60;
@@ -63,20 +63,11 @@ pub struct Selection {
 
 impl Selection {
     fn kernels(&self) -> Vec<Kernel> {
-        let mut kernels = match &self.kernel[..] {
-            [] => Kernel::value_variants().to_vec(),
-            named => named.to_vec(),
-        };
-        kernels.sort_unstable();
-        kernels.dedup();
-        kernels
+        named::or_all(&self.kernel)
     }
 
     fn files(&self) -> Vec<String> {
-        match &self.test[..] {
-            [] => suite::FILES.map(str::to_owned).to_vec(),
-            named => named.to_vec(),
-        }
+        named::files_or(&suite::FILES, &self.test)
     }
 }
 
@@ -119,11 +110,8 @@ pub fn vmtest(no_install: bool, selection: &Selection) -> Result<ExitCode> {
     for transcript in &transcripts {
         println!("{}", summary(transcript));
     }
-    Ok(if transcripts.iter().all(Transcript::is_good) {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    let are_good = transcripts.iter().all(Transcript::is_good);
+    Ok(outcome::exit_code(are_good))
 }
 
 fn list(kernels: &[Kernel], files: &[String]) -> Result<ExitCode> {
@@ -171,12 +159,8 @@ fn said_by(kernel: Kernel, folder: &Path) -> (PathBuf, PathBuf) {
 /// What a kernel's last run has said.
 fn transcript_of(kernel: Kernel, folder: &Path) -> Result<Transcript> {
     let (output, console) = said_by(kernel, folder);
-    let read = |path: &Path| {
-        let bytes =
-            fs::read(path).with_context(|| format!("{}: there was no run yet", path.display()))?;
-        anyhow::Ok(String::from_utf8_lossy(&bytes).into_owned())
-    };
-    Ok(Transcript::of(kernel, &read(&output)?, &read(&console)?))
+    let (output, console) = (outcome::last_said(&output)?, outcome::last_said(&console)?);
+    Ok(Transcript::of(kernel, &output, &console))
 }
 
 /// A line for the end, and more where something is wrong.
@@ -185,11 +169,7 @@ fn summary(transcript: &Transcript) -> String {
         "{:<7} {:<28} {}: {}",
         transcript.kernel.name(),
         transcript.release,
-        if transcript.is_good() {
-            "good"
-        } else {
-            "NOT GOOD"
-        },
+        outcome::verdict(transcript.is_good()),
         transcript.outcomes.sum(),
     )];
     lines.extend(transcript.outcomes.failures());
@@ -207,6 +187,8 @@ fn summary(transcript: &Transcript) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::ValueEnum as _;
+
     use super::*;
 
     #[test]

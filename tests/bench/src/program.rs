@@ -1,12 +1,7 @@
 //! The time that eBPF programs take for a packet, as the kernel itself measures it while traffic passes
 //! (`BPF_ENABLE_STATS`). It includes what the measuring takes, some 20 ns a run.
 
-use std::{
-    fs,
-    os::fd::{AsFd as _, AsRawFd as _},
-    rc::Rc,
-    time::Duration,
-};
+use std::{fs, rc::Rc, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use aya::{
@@ -16,6 +11,7 @@ use aya::{
 use dataplane_common::layout;
 use portway::instance::Instance;
 use portway_bench_ebpf::programs;
+use portway_tests::procfs;
 
 use crate::{
     model::Better,
@@ -167,15 +163,6 @@ impl Contender for Programs {
 fn run_time(programs: &[ProgramFd]) -> Result<Duration> {
     programs
         .iter()
-        .map(|program| {
-            let path = format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd());
-            let info = fs::read_to_string(&path).with_context(|| format!("no {path}"))?;
-            let nanoseconds = info
-                .lines()
-                .find_map(|line| line.strip_prefix("run_time_ns:")?.trim().parse().ok());
-            nanoseconds
-                .map(Duration::from_nanos)
-                .context("the kernel does not tell how long a program has run")
-        })
+        .map(|program| procfs::of_descriptor(program, "run_time_ns").map(Duration::from_nanos))
         .sum()
 }

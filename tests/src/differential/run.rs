@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     env, fmt,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -18,7 +18,7 @@ use super::{
     shrink::{again, shrink},
     story::{Story, Version},
 };
-use crate::setting::setting;
+use crate::setting::{self, setting};
 
 /// How many flows are played, [`FLOWS`] if it is not set.
 pub const FLOWS_VARIABLE: &str = "PORTWAY_DIFFERENTIAL_FLOWS";
@@ -77,12 +77,11 @@ impl Run {
     /// # Errors
     /// A variable makes no sense.
     pub fn chosen(admission: Admission) -> Result<Self> {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
         let story = env::var(STORY_VARIABLE).ok();
         let story = story.map(|story| serde_json::from_str(&story));
         Ok(Self {
             flows: setting(FLOWS_VARIABLE)?.unwrap_or(FLOWS),
-            seed: setting(SEED_VARIABLE)?.unwrap_or(now.as_millis() as u64),
+            seed: setting::seed(SEED_VARIABLE)?,
             kinds: setting(KINDS_VARIABLE)?.unwrap_or(KINDS),
             story: story
                 .transpose()

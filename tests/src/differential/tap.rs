@@ -1,14 +1,18 @@
 //! A party's raw socket: sends crafted frames and hears every frame that arrives.
 
 use std::{
-    ffi::c_int,
     io::ErrorKind,
-    mem::{MaybeUninit, size_of, size_of_val},
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    mem::{MaybeUninit, size_of},
+    os::fd::{AsFd, BorrowedFd},
 };
 
 use anyhow::{Context, Result, ensure};
-use nix::{libc, net::if_::if_nametoindex};
+use nix::{
+    getsockopt_impl, libc,
+    net::if_::if_nametoindex,
+    setsockopt_impl, sockopt_impl,
+    sys::socket::{getsockopt, setsockopt, sockopt::RcvBufForce},
+};
 use socket2::{Domain, MaybeUninitSlice, MsgHdrMut, Socket, Type};
 
 use super::wire::{ETHERNET_LEN, Mac};
@@ -34,8 +38,41 @@ const SEGMENTS_TCP4: u8 = 1;
 /// `VIRTIO_NET_HDR_GSO_TCPV6`.
 const SEGMENTS_TCP6: u8 = 4;
 
-/// `PACKET_IGNORE_OUTGOING` in include/uapi/linux/if_packet.h.
-const IGNORE_OUTGOING: c_int = 23;
+sockopt_impl!(
+    /// Frames begin with a `struct virtio_net_hdr`.
+    VnetHeaders,
+    SetOnly,
+    libc::SOL_PACKET,
+    libc::PACKET_VNET_HDR,
+    bool
+);
+
+sockopt_impl!(
+    /// A `struct tpacket_auxdata` comes with each frame.
+    AuxiliaryData,
+    SetOnly,
+    libc::SOL_PACKET,
+    libc::PACKET_AUXDATA,
+    bool
+);
+
+sockopt_impl!(
+    /// What the interface sends is not heard.
+    IgnoreOutgoing,
+    SetOnly,
+    libc::SOL_PACKET,
+    libc::PACKET_IGNORE_OUTGOING,
+    bool
+);
+
+sockopt_impl!(
+    /// `struct tpacket_stats`: frames that have come, and those of them that there was no room for, since it was last read.
+    Statistics,
+    GetOnly,
+    libc::SOL_PACKET,
+    libc::PACKET_STATISTICS,
+    [u32; 2]
+);
 
 /// What a frame leaves to the hardware.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,20 +191,9 @@ impl Tap {
     /// # Errors
     /// The kernel's.
     pub fn lost(&self) -> Result<u32> {
-        let mut statistics = [0_u32; 2];
-        let mut length = size_of_val(&statistics) as libc::socklen_t;
-        // SAFETY: the kernel writes at most `length` bytes, the array's.
-        let result = unsafe {
-            libc::getsockopt(
-                self.socket.as_raw_fd(),
-                libc::SOL_PACKET,
-                libc::PACKET_STATISTICS,
-                statistics.as_mut_ptr().cast(),
-                &raw mut length,
-            )
-        };
-        nix::errno::Errno::result(result).context("no statistics of a raw socket")?;
-        Ok(statistics[1])
+        let [_, lost] =
+            getsockopt(&self.socket, Statistics).context("no statistics of a raw socket")?;
+        Ok(lost)
     }
 }
 
@@ -197,32 +223,12 @@ fn open() -> Result<Socket> {
     let all = (libc::ETH_P_ALL as u16).to_be();
     let socket = Socket::new(Domain::PACKET, Type::RAW, Some(i32::from(all).into()))?;
     // Before it is bound, so that no frame comes in another form.
-    set(&socket, libc::SOL_PACKET, libc::PACKET_VNET_HDR, 1)?;
-    set(&socket, libc::SOL_PACKET, libc::PACKET_AUXDATA, 1)?;
-    set(&socket, libc::SOL_PACKET, IGNORE_OUTGOING, 1)?;
-    set(
-        &socket,
-        libc::SOL_SOCKET,
-        libc::SO_RCVBUFFORCE,
-        BUFFER as c_int,
-    )?;
+    setsockopt(&socket, VnetHeaders, &true)?;
+    setsockopt(&socket, AuxiliaryData, &true)?;
+    setsockopt(&socket, IgnoreOutgoing, &true)?;
+    setsockopt(&socket, RcvBufForce, &BUFFER)?;
     socket.bind(&link_address(if_nametoindex(INTERFACE)?, all)?)?;
     Ok(socket)
-}
-
-fn set(socket: &Socket, level: c_int, option: c_int, value: c_int) -> Result<()> {
-    // SAFETY: the kernel reads as many bytes as an int has.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            option,
-            (&raw const value).cast(),
-            size_of::<c_int>() as libc::socklen_t,
-        )
-    };
-    nix::errno::Errno::result(result).with_context(|| format!("socket option {option}"))?;
-    Ok(())
 }
 
 /// The VLAN tag in a frame's `struct tpacket_auxdata`: status, length, captured length, offsets of the

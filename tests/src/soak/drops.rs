@@ -2,11 +2,7 @@
 //! pass, datagram by datagram. Counters of protocols and interfaces would be sums that nobody can take apart, and
 //! vanish with a container's interface.
 
-use std::{
-    collections::HashMap,
-    fs,
-    os::fd::{AsFd as _, AsRawFd as _},
-};
+use std::{collections::HashMap, fs};
 
 use anyhow::{Context, Result};
 use aya::{
@@ -18,6 +14,7 @@ use bytemuck::pod_read_unaligned;
 use portway_tests_ebpf::{Dropped, PROGRAM, Stamp, TRACEPOINT, constants, maps};
 
 use super::btf::Btf;
+use crate::procfs;
 
 /// The object file, built by this crate's build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portway-tests-ebpf"));
@@ -100,12 +97,8 @@ impl Drops {
         let map: PerCpuArray<_, u64> = map.try_into()?;
         let without_room: u64 = map.get(&0, 0)?.iter().sum();
         let program = self.ebpf.program(PROGRAM).context("no program")?;
-        let fd = program.fd()?.as_fd().as_raw_fd();
-        let about = fs::read_to_string(format!("/proc/self/fdinfo/{fd}"))?;
-        let misses = about
-            .lines()
-            .find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse().ok());
-        Ok(without_room + misses.unwrap_or(0_u64))
+        let misses = procfs::of_descriptor(program.fd()?, "recursion_misses")?;
+        Ok(without_room + misses)
     }
 }
 

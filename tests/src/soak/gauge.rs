@@ -25,9 +25,9 @@ use crate::{footprint::Footprint, host::Host, memory, portway::Portway};
 pub struct Reading {
     /// The time since the start.
     pub at: Duration,
-    /// The memory of `run`, in KiB, if there is one.
+    /// The memory of `run`, in bytes, if there is one.
     pub resident: Option<u64>,
-    /// That of all maps, in KiB.
+    /// That of all maps, in bytes.
     pub charged: u64,
     /// Live flows.
     pub flows: u64,
@@ -55,6 +55,7 @@ pub fn read(host: &Host, portway: &Portway<'_>, run: Option<u32>, at: Duration) 
     let charged = maps.map(|pin| memory::charged(&MapData::from_pin(pin)?));
     Ok(Reading {
         at,
+        // One that has just ended by itself has none, which is told when it is looked after.
         resident: run.and_then(|pid| memory::resident(pid).ok()),
         charged: charged.sum::<Result<u64>>()?,
         flows: portway.status()?.flows,
@@ -79,13 +80,18 @@ fn count<K: Pod, V: Pod>(pins: &[PathBuf], name: &str) -> Result<usize> {
 impl fmt::Display for Reading {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.resident {
-            Some(resident) => write!(f, "run {resident} KiB")?,
+            Some(resident) => write!(f, "run {} KiB", resident >> 10)?,
             None => f.write_str("no run")?,
         }
         write!(
             f,
             ", maps {} KiB, {} flows, {} rows, {} hooks, {} remapped, {} foreign",
-            self.charged, self.flows, self.rows, self.hooks, self.remapped, self.foreign
+            self.charged >> 10,
+            self.flows,
+            self.rows,
+            self.hooks,
+            self.remapped,
+            self.foreign
         )
     }
 }

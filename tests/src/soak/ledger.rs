@@ -13,11 +13,11 @@ use portway_tests_ebpf::Stamp;
 use super::{
     lanes::{Holder, Lane, lanes},
     sums::Sums,
-    times::{Span, Times},
+    times::Times,
 };
 
-/// From now until this long after a disturbance somebody's datagrams need not come.
-pub const SETTLED: Duration = Duration::from_secs(1);
+/// From the begin of a disturbance until this long after its end somebody's datagrams need not come.
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// And those that were under way for so long when it began.
 const UNDER_WAY: Duration = Duration::from_millis(500);
@@ -92,8 +92,8 @@ pub struct Ledger {
     reasons: Vec<String>,
     /// Who each container is.
     servers: HashMap<u32, Holder>,
-    /// Which containers have had the ports that are published by hand.
-    by_hand: Vec<(u32, Span)>,
+    /// When each container has had the ports that are published by hand.
+    by_hand: HashMap<u32, Times>,
     /// When the kernel has admitted flows.
     kernel: Times,
     /// When the ports that are published by hand were taken back.
@@ -122,7 +122,7 @@ impl Ledger {
             flows: Vec::new(),
             reasons: Vec::new(),
             servers: HashMap::new(),
-            by_hand: Vec::new(),
+            by_hand: HashMap::new(),
             kernel: Times::default(),
             taken_back: Times::default(),
             disturbed: HashMap::new(),
@@ -199,8 +199,8 @@ impl Ledger {
 
     /// A container is to have the ports that are published by hand.
     pub fn begin_by_hand(&mut self, server: u32) {
-        let from = self.now();
-        self.by_hand.push((server, Span { from, until: None }));
+        let now = self.now();
+        self.by_hand.entry(server).or_default().begin(now);
     }
 
     /// They begin to be taken from it.
@@ -213,8 +213,8 @@ impl Ledger {
     pub fn end_by_hand(&mut self) {
         let now = self.now();
         self.taken_back.end(now);
-        if let Some((_, span)) = self.by_hand.last_mut() {
-            span.until.get_or_insert(now);
+        for times in self.by_hand.values_mut() {
+            times.end(now);
         }
     }
 
@@ -315,11 +315,7 @@ impl Ledger {
             let what = format!("has come to port {port} of container {server} ({own:?})");
             self.offend(stamp, &what);
         }
-        let is_denied = [Party::Of(lane.holder), Party::Client(client)]
-            .iter()
-            .filter_map(|party| self.denied.get(party))
-            .any(|times| times.overlap(sent, sent));
-        if is_denied {
+        if overlap(&self.denied, lane, client, sent, sent) {
             let what = format!("has come to container {server}, and is denied");
             self.offend(stamp, &what);
         }
@@ -514,8 +510,8 @@ impl Ledger {
         } else {
             sent
         };
-        let mut own = self.by_hand.iter().filter(|(own, _)| *own == server);
-        own.any(|(_, span)| span.overlaps(since, now))
+        let own = self.by_hand.get(&server);
+        own.is_some_and(|times| times.overlap(since, now))
     }
 
     /// Whether nothing excuses a loss.
@@ -536,10 +532,7 @@ impl Ledger {
     }
 
     fn is_disturbed(&self, lane: Lane, client: IpAddr, from: Duration, until: Duration) -> bool {
-        [Party::Of(lane.holder), Party::Client(client)]
-            .iter()
-            .filter_map(|party| self.disturbed.get(party))
-            .any(|times| times.overlap(from, until))
+        overlap(&self.disturbed, lane, client, from, until)
     }
 
     /// Tells all about a datagram that something is wrong with.
@@ -568,6 +561,20 @@ impl Ledger {
             self.reason(ask.answer_lost).unwrap_or("nothing"),
         )
     }
+}
+
+/// Whether any time of those who have to do with a client of a port was between the two.
+fn overlap(
+    times: &HashMap<Party, Times>,
+    lane: Lane,
+    client: IpAddr,
+    from: Duration,
+    until: Duration,
+) -> bool {
+    [Party::Of(lane.holder), Party::Client(client)]
+        .iter()
+        .filter_map(|party| times.get(party))
+        .any(|times| times.overlap(from, until))
 }
 
 impl Ask {

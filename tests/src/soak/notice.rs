@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{self, Read as _},
+    io::{self, ErrorKind, Read as _},
     os::unix::net::{UnixListener, UnixStream},
     sync::Arc,
     thread::{self, Scope},
@@ -49,7 +49,12 @@ pub fn listen<'scope>(
                 Ok(stream) => {
                     scope.spawn(move || take_notice(&stream, shared));
                 }
-                Err(_) => thread::sleep(TICK),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(TICK),
+                Err(error) => {
+                    let failure = format!("cannot take notice of a container: {error}");
+                    shared.ledger().fail(failure);
+                    return;
+                }
             }
         }
     });
@@ -77,15 +82,15 @@ fn take_notice(mut stream: &UnixStream, shared: &Shared) -> io::Result<()> {
         stream.read_exact(&mut bytes)?;
         let notice: Notice = pod_read_unaligned(&bytes);
         let mut ledger = shared.ledger();
-        let answer = Stamp {
-            server: notice.server,
-            ..notice.stamp
-        };
         match notice.kind {
             Notice::CAME => ledger.came(notice.stamp, notice.server, notice.port),
             Notice::ANSWERED => ledger.answered(notice.stamp),
             _ => {
                 ledger.answered(notice.stamp);
+                let answer = Stamp {
+                    server: notice.server,
+                    ..notice.stamp
+                };
                 let error = Errno::from_raw(notice.errno);
                 ledger.lost(answer, &format!("sendto: {error:?}"));
             }

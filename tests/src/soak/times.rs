@@ -2,20 +2,11 @@
 
 use std::time::Duration;
 
-/// A time from, and a time until, if it has come.
-#[derive(Debug, Clone, Copy)]
-pub struct Span {
-    /// Its begin, since the start of the run.
-    pub from: Duration,
-    /// Its end.
-    pub until: Option<Duration>,
-}
-
-impl Span {
-    /// Whether any of it was between the two.
-    pub fn overlaps(&self, from: Duration, until: Duration) -> bool {
-        self.from <= until && self.until.is_none_or(|own| own >= from)
-    }
+/// A time from, and a time until, if it has come, both since the start of the run.
+#[derive(Debug)]
+struct Span {
+    from: Duration,
+    until: Option<Duration>,
 }
 
 /// Times of something, in order, of which the last one may go on.
@@ -42,6 +33,9 @@ impl Times {
 
     /// Whether any of it was between the two.
     pub fn overlap(&self, from: Duration, until: Duration) -> bool {
-        self.0.iter().rev().any(|span| span.overlaps(from, until))
+        self.0
+            .iter()
+            .rev()
+            .any(|span| span.from <= until && span.until.is_none_or(|own| own >= from))
     }
 }

@@ -36,6 +36,13 @@ struct Container {
     is_connected: bool,
 }
 
+/// A container that stays.
+#[derive(Debug, Clone, Copy)]
+struct Steady {
+    server: u32,
+    address: IpAddr,
+}
+
 /// The host.
 pub struct World<'a> {
     lab: &'a Lab,
@@ -45,7 +52,7 @@ pub struct World<'a> {
     pub portway: Portway<'a>,
     run: Option<Daemon>,
     slots: [Option<Container>; SLOTS],
-    steady: [IpAddr; STEADY],
+    steady: Vec<Steady>,
     by_hand: Option<usize>,
     denial: Option<Denial>,
     servers: u32,
@@ -86,7 +93,7 @@ impl<'a> World<'a> {
             docker,
             run: None,
             slots: [None; SLOTS],
-            steady: [IpAddr::from([0, 0, 0, 0]); STEADY],
+            steady: Vec::new(),
             by_hand: None,
             denial: None,
             servers: 0,
@@ -94,8 +101,8 @@ impl<'a> World<'a> {
         for which in 0..STEADY {
             let server = world.start(Holder::Steady(which), "bridge")?;
             shared.ledger().calm(Party::Of(Holder::Steady(which)));
-            world.steady[which] =
-                docker::address(&lab.host, &format!("c{server}"), "bridge")?.into();
+            let address = docker::address(&lab.host, &name(server), "bridge")?.into();
+            world.steady.push(Steady { server, address });
         }
         world.portway.load("")?;
         world.start_run()?;
@@ -123,6 +130,7 @@ impl<'a> World<'a> {
         events.push(match self.denial {
             None => (
                 1,
+                // Slot 1 is in another network than Docker's own, and slot 2 has several ports.
                 Event::Deny(match random.usize(..3) {
                     0 => Denial::Client,
                     slot => Denial::Slot(slot),
@@ -227,7 +235,9 @@ impl<'a> World<'a> {
             self.portway.interrupt(&run)?;
         }
         self.portway.text("unload")?;
-        docker(&self.lab.host, "rm -f c1 c2")?;
+        for steady in &self.steady {
+            self.remove(steady.server)?;
+        }
         self.docker.down()
     }
 
@@ -243,7 +253,8 @@ impl<'a> World<'a> {
         let ports = lanes::of(holder).map(|publication| format!(" -p {}", publication.spec(None)));
         let ports: String = ports.collect();
         let mut command = format!(
-            "run -d --name c{server} --network {network} -v {FOLDER}:{FOLDER}{ports} {} {} tell {server}",
+            "run -d --name {} --network {network} -v {FOLDER}:{FOLDER}{ports} {} {} tell {server}",
+            name(server),
             image::NAME,
             image::GUEST
         );
@@ -271,17 +282,22 @@ impl<'a> World<'a> {
     fn clear(&mut self, slot: usize) -> Result<()> {
         if let Some(container) = self.slots[slot].take() {
             self.ledger().disturb(Party::Of(Holder::Slot(slot)));
-            docker(&self.lab.host, &format!("rm -f c{}", container.server))?;
+            self.remove(container.server)?;
         }
         Ok(())
+    }
+
+    fn remove(&self, server: u32) -> Result<()> {
+        docker(&self.lab.host, &format!("rm -f {}", name(server))).map(drop)
     }
 
     fn restart(&mut self, slot: usize) -> Result<()> {
         if let Some(Container { server, .. }) = self.slots[slot] {
             self.ledger().disturb(Party::Of(Holder::Slot(slot)));
             let ready = self.greetings(server)?;
-            docker(&self.lab.host, &format!("restart -t 0 c{server}"))?;
-            wait::until_true(&format!("c{server} again"), PATIENCE, || {
+            let name = name(server);
+            docker(&self.lab.host, &format!("restart -t 0 {name}"))?;
+            wait::until_true(&format!("{name} again"), PATIENCE, || {
                 Ok(self.greetings(server)? > ready)
             })?;
             self.settle(slot);
@@ -291,7 +307,7 @@ impl<'a> World<'a> {
 
     /// How often a container's servers have come up.
     fn greetings(&self, server: u32) -> Result<usize> {
-        Ok(docker(&self.lab.host, &format!("logs c{server}"))?
+        Ok(docker(&self.lab.host, &format!("logs {}", name(server)))?
             .lines()
             .count())
     }
@@ -306,7 +322,8 @@ impl<'a> World<'a> {
             };
             container.is_connected = !container.is_connected;
             self.ledger().disturb(Party::Of(Holder::Slot(slot)));
-            docker(&self.lab.host, &format!("network {deed} {GREEN} c{server}"))?;
+            let name = name(server);
+            docker(&self.lab.host, &format!("network {deed} {GREEN} {name}"))?;
             self.settle(slot);
         }
         Ok(())
@@ -329,10 +346,10 @@ impl<'a> World<'a> {
             self.ledger().end_by_hand();
         }
         if let Some(which) = which {
-            // They are the first containers.
-            self.ledger().begin_by_hand(which as u32 + 1);
+            let Steady { server, address } = self.steady[which];
+            self.ledger().begin_by_hand(server);
             for publication in lanes::of(Holder::ByHand) {
-                let spec = publication.spec(Some(self.steady[which]));
+                let spec = publication.spec(Some(address));
                 self.portway.text(&format!("publish {spec}"))?;
             }
             self.by_hand = Some(which);
@@ -472,4 +489,9 @@ impl<'a> World<'a> {
         }
         Ok(())
     }
+}
+
+/// What Docker calls a container.
+fn name(server: u32) -> String {
+    format!("c{server}")
 }

@@ -3,10 +3,7 @@
 //! Both see the same random traffic, and remember the same of it: verdict, bytes and counter are compared
 //! packet by packet, flows now and then. `PORTWAY_PACKETS` says how many packets, `PORTWAY_SEED` which.
 
-use std::{
-    process::ExitCode,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
 use dataplane_common::{
@@ -27,7 +24,7 @@ use portway_tests::{
     lab::Lab,
     portway::Portway,
     rig::{self, EXTERNAL_MAC, Made, PASS, Program, REDIRECT, Rig, Version, clock},
-    setting::setting,
+    setting::{self, setting},
 };
 
 use traffic::{Random, Sent, next};
@@ -52,8 +49,7 @@ fn main() -> ExitCode {
 
 fn compare() -> Result<()> {
     let packets = setting("PORTWAY_PACKETS")?.unwrap_or(PACKETS);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-    let seed = setting("PORTWAY_SEED")?.unwrap_or(now.as_millis() as u64);
+    let seed = setting::seed("PORTWAY_SEED")?;
     println!("{packets} packets of PORTWAY_SEED={seed}");
     let lab = Lab::new()?;
     let container = rig::lay_out(&lab)?;

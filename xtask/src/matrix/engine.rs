@@ -3,6 +3,7 @@
 use clap::ValueEnum;
 
 use super::system::Suite;
+use crate::named;
 
 /// A daemon as a Debian has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -60,16 +61,6 @@ impl Engine {
         })
     }
 
-    /// What it is called on the command line.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Docker20 => "docker-20.10",
-            Self::Docker26 => "docker-26.1",
-            Self::DockerNewest => "docker-newest",
-            Self::Podman5 => "podman-5.4",
-        }
-    }
-
     /// What the tests know it by.
     fn kind(self) -> &'static str {
         match self {
@@ -87,7 +78,7 @@ impl Column {
         } else {
             ""
         };
-        format!("{}{without}", self.engine.name())
+        format!("{}{without}", named::name(self.engine))
     }
 
     /// The same in words, with its version.
@@ -112,13 +103,6 @@ impl Column {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_are_those_of_the_command_line() {
-        for engine in Engine::value_variants() {
-            assert_eq!(Engine::from_str(engine.name(), false), Ok(*engine));
-        }
-    }
 
     #[test]
     fn configurations_have_names_of_their_own() {

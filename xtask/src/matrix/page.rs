@@ -1,14 +1,9 @@
 //! docs/docker-versions.md, from what the tests said.
 
-use std::{fmt::Write as _, fs};
-
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use super::Record;
-use crate::{
-    compile,
-    outcome::{Outcomes, row, rows},
-};
+use crate::page::{self, Column};
 
 /// What differs between the daemons, which the tests expect so.
 const DIFFERENCES: &str = "\
@@ -35,43 +30,23 @@ const DIFFERENCES: &str = "\
 /// # Errors
 /// The file system's.
 pub fn write(records: &[Record]) -> Result<()> {
-    let path = compile::workspace().join("docs/docker-versions.md");
-    fs::write(&path, page(records)?).with_context(|| format!("cannot write {}", path.display()))?;
-    println!("xtask: {} written", path.display());
-    Ok(())
+    page::write("docker-versions.md", &text(records)?)
 }
 
-fn page(records: &[Record]) -> Result<String> {
-    let mut page = String::from(
+fn text(records: &[Record]) -> Result<String> {
+    let columns: Vec<Column<'_>> = records
+        .iter()
+        .map(|of| (of.column.title(&of.version), &of.outcomes))
+        .collect();
+    let table = page::table(&columns)?;
+    let remarks: String = columns.iter().map(page::remarks).collect();
+    Ok(format!(
         "# Docker's versions\n\n\
          Written by `cargo xtask test --matrix --docs`: the tests that need Docker, with the daemons, clients, iptables and nft\n\
          of Debian 12, 13 and unstable, each in a file system of its own, and with podman's service that speaks Docker's API.\n\
-         `cargo xtask test --matrix` runs them; \"skipped\" is what a daemon does not have.\n\n",
-    );
-    let titles = records.iter().map(|it| it.column.title(&it.version));
-    page.push_str(&row("what", titles));
-    page.push_str(&row("---", records.iter().map(|_| "---".to_owned())));
-    let columns: Vec<&Outcomes> = records.iter().map(|it| &it.outcomes).collect();
-    page.push_str(&rows(&columns)?);
-    page.push('\n');
-    for Record {
-        column,
-        version,
-        outcomes,
-    } in records
-    {
-        let title = column.title(version);
-        for outcome in &outcomes.files {
-            for failure in &outcome.tally.failures {
-                writeln!(page, "- {title}: `{}` fails in {failure}", outcome.file)?;
-            }
-            for reason in &outcome.tally.reasons {
-                writeln!(page, "- {title}: `{}` skips {reason}", outcome.file)?;
-            }
-        }
-    }
-    writeln!(page, "\n{DIFFERENCES}")?;
-    Ok(page.trim_end().to_owned() + "\n")
+         `cargo xtask test --matrix` runs them; \"skipped\" is what a daemon does not have.\n\n\
+         {table}\n{remarks}\n{DIFFERENCES}"
+    ))
 }
 
 #[cfg(test)]
@@ -86,7 +61,7 @@ mod tests {
                     test result: ok. 1 passed; 0 failed; 1 ignored;\nmatrix: end firewall 0\n";
         let mut record = Record::new(column);
         record.read(said);
-        let page = page(&[record]).expect("a page");
+        let page = text(&[record]).expect("a page");
         for part in [
             "| what | podman 5.4.2 |",
             "| 1 passed, 1 skipped |",

@@ -1,14 +1,11 @@
 //! docs/compatibility.md, from what the virtual machines said.
 
-use std::{collections::BTreeSet, fmt::Write as _, fs};
+use std::{collections::BTreeSet, fmt::Write as _};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use super::transcript::Transcript;
-use crate::{
-    compile,
-    outcome::{Outcomes, row, rows},
-};
+use crate::page::{self, Column};
 
 /// The verifier's limit (`BPF_COMPLEXITY_LIMIT_INSNS`, include/linux/bpf.h).
 const LIMIT: u32 = 1_000_000;
@@ -30,28 +27,28 @@ const DIFFERENCES: [(&str, &str); 2] = [
 /// # Errors
 /// The file system's.
 pub fn write(transcripts: &[Transcript]) -> Result<()> {
-    let path = compile::workspace().join("docs/compatibility.md");
-    fs::write(&path, page(transcripts)?)
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    println!("xtask: {} written", path.display());
-    Ok(())
+    page::write("compatibility.md", &text(transcripts)?)
 }
 
-fn page(transcripts: &[Transcript]) -> Result<String> {
+fn text(transcripts: &[Transcript]) -> Result<String> {
     let mut page = String::from(
         "# Kernels\n\n\
          portway runs on Linux 6.1 and later. Written by `cargo xtask vmtest --docs`: Debian's kernels as packaged, in\n\
          virtual machines, with the tests of the dataplane; \"skipped\" is what the kernel does not have.\n\n\
          ## Tests\n\n",
     );
-    page.push_str(&row(
-        "what",
-        transcripts.iter().map(|of| of.release.clone()),
-    ));
-    page.push_str(&row("---", transcripts.iter().map(|_| "---".to_owned())));
-    let columns: Vec<&Outcomes> = transcripts.iter().map(|of| &of.outcomes).collect();
-    page.push_str(&rows(&columns)?);
-    remarks(&mut page, transcripts)?;
+    let columns: Vec<Column<'_>> = transcripts
+        .iter()
+        .map(|of| (of.release.clone(), &of.outcomes))
+        .collect();
+    page.push_str(&page::table(&columns)?);
+    page.push('\n');
+    for (column, transcript) in columns.iter().zip(transcripts) {
+        page.push_str(&page::remarks(column));
+        for complaint in &transcript.complaints {
+            writeln!(page, "- {} complains: `{complaint}`", transcript.release)?;
+        }
+    }
     writeln!(page, "\n## What differs\n\n| | since Linux |\n|---|---|")?;
     for (what, since) in DIFFERENCES {
         writeln!(page, "| {what} | {since} |")?;
@@ -62,11 +59,8 @@ fn page(transcripts: &[Transcript]) -> Result<String> {
          The kernel gives up after {LIMIT}. The programs are the same everywhere; the verifiers differ in how they\n\
          tell that they have been in a state before.\n"
     )?;
-    page.push_str(&row(
-        "program",
-        transcripts.iter().map(|of| of.release.clone()),
-    ));
-    page.push_str(&row("---", transcripts.iter().map(|_| "---:".to_owned())));
+    let releases = transcripts.iter().map(|of| of.release.clone());
+    page.push_str(&page::head("program", releases, "---:"));
     let programs: BTreeSet<_> = transcripts
         .iter()
         .flat_map(|of| of.verified.keys())
@@ -76,30 +70,9 @@ fn page(transcripts: &[Transcript]) -> Result<String> {
             let count = transcript.verified.get(program);
             count.map_or_else(String::new, u32::to_string)
         });
-        page.push_str(&row(&format!("`{program}`"), counts));
+        page.push_str(&page::row(&format!("`{program}`"), counts));
     }
     Ok(page)
-}
-
-/// Which tests were skipped or failed, on which kernel, and what the kernel complained of.
-fn remarks(page: &mut String, transcripts: &[Transcript]) -> Result<()> {
-    page.push('\n');
-    for transcript in transcripts {
-        let release = &transcript.release;
-        for outcome in &transcript.outcomes.files {
-            let file = &outcome.file;
-            for reason in &outcome.tally.reasons {
-                writeln!(page, "- {release}: `{file}` skips {reason}")?;
-            }
-            for failure in &outcome.tally.failures {
-                writeln!(page, "- {release}: `{file}` fails in {failure}")?;
-            }
-        }
-        for complaint in &transcript.complaints {
-            writeln!(page, "- {release} complains: `{complaint}`")?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -119,7 +92,7 @@ vmtest: end hooks 0
 vmtest: done
 ";
         let transcript = Transcript::of(Kernel::V6_1, output, "");
-        let page = page(&[transcript]).expect("a page");
+        let page = text(&[transcript]).expect("a page");
         for part in [
             "| what | 6.1.0-56-cloud-amd64 |",
             "goes without a trace. | 5 passed, 1 skipped |",

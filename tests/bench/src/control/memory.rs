@@ -1,6 +1,6 @@
 //! Memory with a million live flows: the kernel's for portway's maps, and that of `portway run`.
 
-use std::{cmp::Reverse, fs, time::Duration};
+use std::{cmp::Reverse, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use aya::maps::{HashMap, Map, MapData};
@@ -9,7 +9,7 @@ use dataplane_common::{
     headers::Be32,
     layout::maps::V4,
 };
-use portway_tests::{host::Host, portway::Portway, wait};
+use portway_tests::{host::Host, memory, portway::Portway, wait};
 
 use crate::{
     bed::Bed,
@@ -142,15 +142,7 @@ fn sweeping(host: &Host, portway: &Portway<'_>) -> Result<u64> {
     wait::until_true("the sweep of all flows", SWEEP, || {
         Ok(flows.get(&key, 0).is_err())
     })?;
-    let resident = peak(run.pid())?;
+    let resident = memory::peak(run.pid())?;
     portway.interrupt(&run)?;
     Ok(resident)
-}
-
-/// The most memory that a process has had resident, in bytes (`VmHWM`, proc_pid_status(5)).
-fn peak(pid: u32) -> Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let value = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kilobytes = value.and_then(|value| value.split_whitespace().next()?.parse::<u64>().ok());
-    Ok(kilobytes.context("a process without VmHWM")? * 1024)
 }
