@@ -18,8 +18,6 @@ pub enum Requirement {
     Root,
     /// A kernel that runs TC programs, with its `ip`, `tc` and `iptables`.
     Kernel,
-    /// A kernel with TCX.
-    Tcx,
     /// A kernel that tells what drivers can do in XDP.
     XdpFeatures,
     /// ethtool, for the offloads of links.
@@ -40,7 +38,6 @@ impl Requirement {
         match self {
             Self::Root => (!geteuid().is_root()).then(|| "not root".to_owned()),
             Self::Kernel => missing_in_kernel(),
-            Self::Tcx => since(kernel::TCX),
             Self::XdpFeatures => since(kernel::XDP_FEATURES),
             Self::Ethtool => missing_program(&["ethtool"]),
             Self::Systemd => missing_program(&["systemd-analyze"]),
@@ -59,7 +56,6 @@ impl fmt::Display for Requirement {
         f.write_str(match self {
             Self::Root => "root",
             Self::Kernel => "kernel",
-            Self::Tcx => "TCX",
             Self::XdpFeatures => "drivers' XDP features",
             Self::Ethtool => "ethtool",
             Self::Systemd => "systemd",

@@ -8,16 +8,15 @@ use portway_tests::{
     conversation,
     footprint::{self, Footprint},
     harness::{self, Test},
+    kernel,
     lab::{CLIENTS, EXTERNAL, HOST, Lab},
     portway::Portway,
-    requirement::Requirement,
     wait::{self, PATIENCE},
 };
 
 fn main() -> ExitCode {
-    use Requirement::{Kernel, Portway, Root, Tcx};
     harness::run([
-        Test::new("tcx", &[Root, Kernel, Tcx, Portway], || through("tcx")),
+        Test::of_portway("tcx", tcx),
         Test::of_portway("clsact", || through("clsact")),
         Test::of_portway("load_and_unload_can_be_repeated", repeated),
         Test::of_portway("somebody_elses_clsact_stays", others_clsact),
@@ -27,6 +26,21 @@ fn main() -> ExitCode {
         ),
         Test::of_portway("hooks_outlast_a_default_route", default_route),
     ])
+}
+
+/// Where the kernel has it; else it is said, and nothing is left.
+fn tcx() -> Result<()> {
+    if kernel::release() >= kernel::TCX {
+        return through("tcx");
+    }
+    let lab = Lab::new()?;
+    let load = format!("load --external {EXTERNAL} --tc-hook tcx");
+    let refused = Portway::new(&lab.host)?.output(&load)?;
+    ensure!(
+        refused.code() == 1 && refused.stderr.contains("this kernel has no TCX"),
+        "{refused}"
+    );
+    footprint::ensure_none(&lab.host)
 }
 
 /// A filter removed by hand, with its qdisc: `run` attaches it again.

@@ -424,11 +424,14 @@ impl Ledger {
         let mut open = Vec::new();
         for (number, flow) in (0..).zip(&self.flows) {
             let asks = (0..).zip(&flow.asks);
-            let own = asks.filter(|(_, ask)| ask.is_open() || ask.is_answer_open());
-            open.extend(own.map(|(sequence, _)| self.stamp(number, sequence)));
+            let mut own = asks.filter(|(_, ask)| ask.is_open() || ask.is_answer_open());
+            if let Some((first, _)) = own.next() {
+                open.push((self.stamp(number, first), own.count()));
+            }
         }
-        for stamp in open {
-            self.offend(stamp, "is gone without a trace");
+        for (first, others) in open {
+            let what = format!("is gone without a trace, and {others} others of its flow");
+            self.offend(first, &what);
         }
     }
 
