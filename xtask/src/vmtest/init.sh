@@ -14,6 +14,8 @@ mount -t tmpfs run /run
 mount -t bpf bpf /sys/fs/bpf
 mount -t cgroup2 cgroup /sys/fs/cgroup
 ln -s /proc/self/fd /dev/fd
+# Its device is what has the kernel load it elsewhere; udev has made that there.
+modprobe tun
 ip link set lo up
 stty -F /dev/ttyS1 -opost 2>/dev/null
 sh /tests/run >/dev/ttyS1 2>&1
