@@ -87,7 +87,7 @@ fn soak() -> Result<()> {
     }
     println!(
         "{} events, {}, {} of these from elsewhere, {} drops untold",
-        ledger.events(),
+        ledger.history.events(),
         ledger.sums(),
         ledger.astray,
         ledger.untold
@@ -149,7 +149,7 @@ fn report(lab: &Lab, shared: &Shared, world: &World<'_>) -> Result<Reading> {
     println!(
         "{} s, {} events: {}; {} connections, {} of them excused, {} echoes; {reading}",
         reading.at.as_secs(),
-        ledger.events(),
+        ledger.history.events(),
         ledger.sums(),
         connections.whole + connections.excused,
         connections.excused,

@@ -1,8 +1,8 @@
 //! What can happen.
 
 use super::{
+    history::Party,
     lanes::{self, Holder, Protocol},
-    ledger::Party,
     traffic::DENIED,
 };
 

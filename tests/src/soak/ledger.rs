@@ -2,18 +2,17 @@
 //! dropped by the kernel for a reason that it names, and likewise its answer.
 
 use std::{
-    collections::HashMap,
     net::{IpAddr, SocketAddr},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Result, ensure};
 use portway_tests_ebpf::Stamp;
 
 use super::{
+    history::History,
     lanes::{Holder, Lane, lanes},
     sums::Sums,
-    times::Times,
 };
 
 /// From the begin of a disturbance until this long after its end somebody's datagrams need not come.
@@ -25,23 +24,8 @@ const UNDER_WAY: Duration = Duration::from_millis(500);
 /// What has not come after this long does not come, unless somebody holds it.
 const LATE: Duration = Duration::from_secs(10);
 
-/// How many of the last events are told with a failure.
-const LAST_EVENTS: usize = 20;
-
-/// The time before and after a datagram of which the events are told with it.
-const AROUND: Duration = Duration::from_secs(5);
-
 /// How many failures are told.
 const TOLD: usize = 10;
-
-/// Whom something is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Party {
-    /// All clients of a holder's ports.
-    Of(Holder),
-    /// A client, whatever it asks for.
-    Client(IpAddr),
-}
 
 /// A client's port that asks for a published one.
 #[derive(Debug)]
@@ -86,21 +70,11 @@ pub struct Connections {
 /// All that is known of the run.
 pub struct Ledger {
     run: u64,
-    start: Instant,
     lanes: Vec<Lane>,
     flows: Vec<Flow>,
     reasons: Vec<String>,
-    /// Who each container is.
-    servers: HashMap<u32, Holder>,
-    /// When each container has had the ports that are published by hand.
-    by_hand: HashMap<u32, Times>,
-    /// When the kernel has admitted flows.
-    kernel: Times,
-    /// When the ports that are published by hand were taken back.
-    taken_back: Times,
-    disturbed: HashMap<Party, Times>,
-    denied: HashMap<Party, Times>,
-    events: Vec<(Duration, String)>,
+    /// What has been done to the host.
+    pub history: History,
     /// Of connections.
     pub connections: Connections,
     /// Drops that could not be told.
@@ -115,107 +89,24 @@ pub struct Ledger {
 impl Ledger {
     /// An empty one, of a run with this number.
     pub fn new(run: u64) -> Self {
-        let mut ledger = Self {
+        let lanes = lanes();
+        Self {
             run,
-            start: Instant::now(),
-            lanes: lanes(),
+            history: History::new(lanes.iter().map(|lane| lane.holder)),
+            lanes,
             flows: Vec::new(),
             reasons: Vec::new(),
-            servers: HashMap::new(),
-            by_hand: HashMap::new(),
-            kernel: Times::default(),
-            taken_back: Times::default(),
-            disturbed: HashMap::new(),
-            denied: HashMap::new(),
-            events: Vec::new(),
             connections: Connections::default(),
             untold: 0,
             astray: 0,
             failures: Vec::new(),
             offence: None,
-        };
-        let holders: Vec<_> = ledger.lanes.iter().map(|lane| lane.holder).collect();
-        for holder in holders {
-            ledger.disturb(Party::Of(holder));
         }
-        ledger
     }
 
     /// Time since the start.
     pub fn now(&self) -> Duration {
-        self.start.elapsed()
-    }
-
-    /// Takes note of an event.
-    pub fn note(&mut self, event: String) {
-        self.events.push((self.now(), event));
-    }
-
-    /// How many there were.
-    pub fn events(&self) -> usize {
-        self.events.len()
-    }
-
-    /// Somebody begins to work on these, whose datagrams and connections may be lost meanwhile.
-    pub fn disturb(&mut self, party: Party) {
-        let now = self.now();
-        self.disturbed.entry(party).or_default().begin(now);
-    }
-
-    /// It is done.
-    pub fn calm(&mut self, party: Party) {
-        let now = self.now();
-        self.disturbed.entry(party).or_default().end(now);
-    }
-
-    /// From now on nothing of these may come through.
-    pub fn deny(&mut self, party: Party) {
-        let now = self.now();
-        self.denied.entry(party).or_default().begin(now);
-    }
-
-    /// Now it may again.
-    pub fn allow(&mut self, party: Party) {
-        let now = self.now();
-        self.denied.entry(party).or_default().end(now);
-    }
-
-    /// From now on rules are in force by which flows go to the kernel, with entries of conntrack for them.
-    pub fn begin_kernel(&mut self) {
-        let now = self.now();
-        self.kernel.begin(now);
-    }
-
-    /// They are gone.
-    pub fn end_kernel(&mut self) {
-        let now = self.now();
-        self.kernel.end(now);
-    }
-
-    /// A container is to come.
-    pub fn add_server(&mut self, server: u32, holder: Holder) {
-        self.servers.insert(server, holder);
-    }
-
-    /// A container is to have the ports that are published by hand.
-    pub fn begin_by_hand(&mut self, server: u32) {
-        let now = self.now();
-        self.by_hand.entry(server).or_default().begin(now);
-    }
-
-    /// They begin to be taken from it.
-    pub fn take_back(&mut self) {
-        let now = self.now();
-        self.taken_back.begin(now);
-    }
-
-    /// It has them no more.
-    pub fn end_by_hand(&mut self) {
-        let now = self.now();
-        self.taken_back.end(now);
-        for times in self.by_hand.values_mut() {
-            times.end(now);
-        }
+        self.history.now()
     }
 
     /// Takes note of something that may not be.
@@ -237,15 +128,7 @@ impl Ledger {
 
     /// The last events, and those around the first datagram that something is wrong with.
     pub fn last_events(&self) -> String {
-        let last = self.events.len().saturating_sub(LAST_EVENTS);
-        let is_near = |at: Duration| {
-            self.offence
-                .is_some_and(|offence| at + AROUND >= offence && at <= offence + AROUND)
-        };
-        let events = self.events.iter().enumerate();
-        let events = events.filter(|(number, (at, _))| *number >= last || is_near(*at));
-        let lines = events.map(|(_, (at, event))| format!("{:.3} s: {event}\n", at.as_secs_f64()));
-        lines.collect()
+        self.history.last_events(self.offence)
     }
 
     /// The published port of this number.
@@ -310,12 +193,12 @@ impl Ledger {
         if times > 1 {
             self.offend(stamp, &format!("has come {times} times"));
         }
-        if lane.port != port || !self.may_have(lane, server, [begun, sent], now) {
-            let own = self.servers.get(&server);
+        if lane.port != port || !self.history.may_have(lane, server, [begun, sent], now) {
+            let own = self.history.holder(server);
             let what = format!("has come to port {port} of container {server} ({own:?})");
             self.offend(stamp, &what);
         }
-        if overlap(&self.denied, lane, client, sent, sent) {
+        if self.history.is_denied(lane, client, sent) {
             let what = format!("has come to container {server}, and is denied");
             self.offend(stamp, &what);
         }
@@ -354,7 +237,7 @@ impl Ledger {
     /// A container has greeted a connection, which began then.
     pub fn greeted(&mut self, lane: usize, begun: Duration, server: u32, port: u32) {
         let (lane, now) = (self.lanes[lane], self.now());
-        if u32::from(lane.port) != port || !self.may_have(lane, server, [begun; 2], now) {
+        if u32::from(lane.port) != port || !self.history.may_have(lane, server, [begun; 2], now) {
             self.fail(format!(
                 "a connection to {} has come to port {port} of container {server}",
                 lane.host_port
@@ -371,7 +254,10 @@ impl Ledger {
     /// A connection that began then has come to nothing: may it?
     pub fn broken(&mut self, lane: usize, client: IpAddr, begun: Duration, what: &str) {
         let (lane, now) = (self.lanes[lane], self.now());
-        if self.is_disturbed(lane, client, begun.saturating_sub(SETTLED), now) {
+        if self
+            .history
+            .is_disturbed(lane, client, begun.saturating_sub(SETTLED), now)
+        {
             self.connections.excused += 1;
         } else {
             let seconds = begun.as_secs_f64();
@@ -470,10 +356,7 @@ impl Ledger {
         let flow = &self.flows[stamp.flow as usize];
         let sent = flow.asks[stamp.sequence as usize].sent;
         let lane = self.lanes[flow.lane];
-        match lane.holder {
-            Holder::ByHand => self.taken_back.overlap(sent, self.now()),
-            _ => self.is_disturbed(lane, flow.client.ip(), sent, self.now()),
-        }
+        self.history.has_changed(lane, flow.client.ip(), sent)
     }
 
     fn stamp(&self, flow: u32, sequence: u32) -> Stamp {
@@ -496,33 +379,13 @@ impl Ledger {
         flow.asks.get_mut(stamp.sequence as usize)
     }
 
-    /// Whether a container may have what has come by now; its flow began and it was sent then.
-    fn may_have(
-        &self,
-        lane: Lane,
-        server: u32,
-        [begun, sent]: [Duration; 2],
-        now: Duration,
-    ) -> bool {
-        if lane.holder != Holder::ByHand {
-            return self.servers.get(&server) == Some(&lane.holder);
-        }
-        // Flows that the kernel has been given go on after `unpublish`: they are its own.
-        let since = if self.kernel.overlap(begun, now) {
-            begun
-        } else {
-            sent
-        };
-        let own = self.by_hand.get(&server);
-        own.is_some_and(|times| times.overlap(since, now))
-    }
-
     /// Whether nothing excuses a loss.
     fn is_owed(&self, flow: &Flow, ask: &Ask) -> bool {
         let lane = self.lanes[flow.lane];
         let is_disturbed = |since: Duration, until: Duration| {
             let from = since.saturating_sub(SETTLED);
-            self.is_disturbed(lane, flow.client.ip(), from, until + UNDER_WAY)
+            self.history
+                .is_disturbed(lane, flow.client.ip(), from, until + UNDER_WAY)
         };
         // What a client asked when there was nobody, or no rule, leads its flow astray for as long as it goes on:
         // conntrack remembers. And so it is when there was another container.
@@ -532,10 +395,6 @@ impl Ledger {
             _ => flow.begun,
         };
         has_begun_well && !is_disturbed(since, ask.sent)
-    }
-
-    fn is_disturbed(&self, lane: Lane, client: IpAddr, from: Duration, until: Duration) -> bool {
-        overlap(&self.disturbed, lane, client, from, until)
     }
 
     /// Tells all about a datagram that something is wrong with.
@@ -566,20 +425,6 @@ impl Ledger {
     }
 }
 
-/// Whether any time of those who have to do with a client of a port was between the two.
-fn overlap(
-    times: &HashMap<Party, Times>,
-    lane: Lane,
-    client: IpAddr,
-    from: Duration,
-    until: Duration,
-) -> bool {
-    [Party::Of(lane.holder), Party::Client(client)]
-        .iter()
-        .filter_map(|party| times.get(party))
-        .any(|times| times.overlap(from, until))
-}
-
 impl Ask {
     fn is_open(&self) -> bool {
         self.came == 0 && self.lost == 0
@@ -592,7 +437,7 @@ impl Ask {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::history::Party, *};
 
     const CLIENT: ([u8; 4], u16) = ([10, 99, 0, 2], 10_000);
     const CONTAINER: u32 = 1;
@@ -600,8 +445,8 @@ mod tests {
     /// A datagram to a container that is there, of which nothing is known yet, and the port that it is for.
     fn one() -> (Ledger, Stamp, u16) {
         let mut ledger = Ledger::new(1);
-        ledger.add_server(CONTAINER, Holder::Steady(0));
-        ledger.calm(Party::Of(Holder::Steady(0)));
+        ledger.history.add_server(CONTAINER, Holder::Steady(0));
+        ledger.history.calm(Party::Of(Holder::Steady(0)));
         let lane = ledger
             .lanes
             .iter()
@@ -662,7 +507,7 @@ mod tests {
             port + 1
         )));
         assert!(fails(|ledger, stamp, port| {
-            ledger.add_server(CONTAINER + 1, Holder::Slot(0));
+            ledger.history.add_server(CONTAINER + 1, Holder::Slot(0));
             ledger.came(stamp, CONTAINER + 1, port);
         }));
         assert!(fails(|ledger, stamp, port| {
@@ -670,7 +515,7 @@ mod tests {
             ledger.came(stamp, CONTAINER, port);
         }));
         assert!(fails(|ledger, stamp, port| {
-            ledger.deny(Party::Of(Holder::Steady(0)));
+            ledger.history.deny(Party::Of(Holder::Steady(0)));
             let denied = ledger.ask(stamp.flow);
             ledger.came(denied, CONTAINER, port);
         }));

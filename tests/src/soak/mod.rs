@@ -9,7 +9,8 @@
 //! | [`server`] | what runs in a container |
 //! | [`notice`] | those who take notice of what comes there, and of what is dropped |
 //! | [`drops`], [`btf`] | what the kernel drops, and why; its types |
-//! | [`ledger`] | what has become of every packet, and whether it may; [`sums`] of it; [`times`] of what excuses it |
+//! | [`ledger`] | what has become of every packet, and whether it may; [`sums`] of it |
+//! | [`history`], [`times`] | what has been done to the host, and when, which excuses what comes to nothing |
 //! | [`shared`] | what all threads have in common |
 //! | [`gauge`] | memory, and how full the maps are |
 
@@ -19,6 +20,7 @@ pub mod datagrams;
 pub mod drops;
 pub mod event;
 pub mod gauge;
+pub mod history;
 pub mod lanes;
 pub mod ledger;
 pub mod notice;

@@ -8,8 +8,9 @@ use nix::sys::signal::Signal;
 
 use super::{
     event::{Denial, Event},
+    history::Party,
     lanes::{self, Holder, NETWORKS, PUBLICATIONS, SLOTS, STEADY},
-    ledger::{Ledger, Party},
+    ledger::Ledger,
     server::FOLDER,
     shared::Shared,
 };
@@ -100,7 +101,10 @@ impl<'a> World<'a> {
         };
         for which in 0..STEADY {
             let server = world.start(Holder::Steady(which), "bridge")?;
-            shared.ledger().calm(Party::Of(Holder::Steady(which)));
+            shared
+                .ledger()
+                .history
+                .calm(Party::Of(Holder::Steady(which)));
             let address = docker::address(&lab.host, &name(server), "bridge")?.into();
             world.steady.push(Steady { server, address });
         }
@@ -163,7 +167,7 @@ impl<'a> World<'a> {
     /// # Errors
     /// A command fails, or portway does not do what it should.
     pub fn play(&mut self, event: Event) -> Result<()> {
-        self.shared.ledger().note(format!("{event:?}"));
+        self.shared.ledger().history.note(format!("{event:?}"));
         match event {
             Event::Start(slot) => self.fill(slot),
             Event::Remove(slot) => self.clear(slot),
@@ -249,7 +253,7 @@ impl<'a> World<'a> {
     fn start(&mut self, holder: Holder, network: &str) -> Result<u32> {
         self.servers += 1;
         let server = self.servers;
-        self.ledger().add_server(server, holder);
+        self.ledger().history.add_server(server, holder);
         let ports = lanes::of(holder).map(|publication| format!(" -p {}", publication.spec(None)));
         let ports: String = ports.collect();
         let mut command = format!(
@@ -281,7 +285,7 @@ impl<'a> World<'a> {
 
     fn clear(&mut self, slot: usize) -> Result<()> {
         if let Some(container) = self.slots[slot].take() {
-            self.ledger().disturb(Party::Of(Holder::Slot(slot)));
+            self.ledger().history.disturb(Party::Of(Holder::Slot(slot)));
             self.remove(container.server)?;
         }
         Ok(())
@@ -293,7 +297,7 @@ impl<'a> World<'a> {
 
     fn restart(&mut self, slot: usize) -> Result<()> {
         if let Some(Container { server, .. }) = self.slots[slot] {
-            self.ledger().disturb(Party::Of(Holder::Slot(slot)));
+            self.ledger().history.disturb(Party::Of(Holder::Slot(slot)));
             let ready = self.greetings(server)?;
             let name = name(server);
             docker(&self.lab.host, &format!("restart -t 0 {name}"))?;
@@ -321,7 +325,7 @@ impl<'a> World<'a> {
                 "connect"
             };
             container.is_connected = !container.is_connected;
-            self.ledger().disturb(Party::Of(Holder::Slot(slot)));
+            self.ledger().history.disturb(Party::Of(Holder::Slot(slot)));
             let name = name(server);
             docker(&self.lab.host, &format!("network {deed} {GREEN} {name}"))?;
             self.settle(slot);
@@ -332,22 +336,22 @@ impl<'a> World<'a> {
     /// A slot's container is there, and nobody works on it; but a rule may be about it.
     fn settle(&self, slot: usize) {
         if self.denial != Some(Denial::Slot(slot)) {
-            self.ledger().calm(Party::Of(Holder::Slot(slot)));
+            self.ledger().history.calm(Party::Of(Holder::Slot(slot)));
         }
     }
 
     fn publish_by_hand(&mut self, which: Option<usize>) -> Result<()> {
         if self.by_hand.take().is_some() {
-            self.ledger().take_back();
+            self.ledger().history.take_back();
             for publication in lanes::of(Holder::ByHand) {
                 let (port, protocol) = (publication.host_port, publication.protocol.word());
                 self.portway.text(&format!("unpublish {port}/{protocol}"))?;
             }
-            self.ledger().end_by_hand();
+            self.ledger().history.end_by_hand();
         }
         if let Some(which) = which {
             let Steady { server, address } = self.steady[which];
-            self.ledger().begin_by_hand(server);
+            self.ledger().history.begin_by_hand(server);
             for publication in lanes::of(Holder::ByHand) {
                 let spec = publication.spec(Some(address));
                 self.portway.text(&format!("publish {spec}"))?;
@@ -358,8 +362,8 @@ impl<'a> World<'a> {
     }
 
     fn deny(&mut self, denial: Denial) -> Result<()> {
-        self.ledger().disturb(denial.party());
-        self.ledger().begin_kernel();
+        self.ledger().history.disturb(denial.party());
+        self.ledger().history.begin_kernel();
         self.iptables("-I", denial)?;
         self.denial = Some(denial);
         if self.run.is_some() {
@@ -372,20 +376,20 @@ impl<'a> World<'a> {
     fn silence(&self, denial: Denial) -> Result<()> {
         self.wait_mode("netfilter")?;
         thread::sleep(SILENCED);
-        self.ledger().deny(denial.party());
+        self.ledger().history.deny(denial.party());
         Ok(())
     }
 
     fn allow(&mut self) -> Result<()> {
         if let Some(denial) = self.denial.take() {
-            self.ledger().allow(denial.party());
+            self.ledger().history.allow(denial.party());
             self.iptables("-D", denial)?;
             if self.run.is_some() {
                 self.wait_mode("direct")?;
-                self.ledger().end_kernel();
+                self.ledger().history.end_kernel();
             }
             match denial {
-                Denial::Client => self.ledger().calm(denial.party()),
+                Denial::Client => self.ledger().history.calm(denial.party()),
                 Denial::Slot(slot) => {
                     if self.slots[slot].is_some() {
                         self.settle(slot);
@@ -434,7 +438,7 @@ impl<'a> World<'a> {
         if let Some(run) = self.run.take() {
             // Without it rules are not heard of.
             if let Some(denial) = self.denial {
-                self.ledger().allow(denial.party());
+                self.ledger().history.allow(denial.party());
             }
             run.signal(Signal::SIGKILL);
             run.wait(PATIENCE)?;
@@ -450,7 +454,7 @@ impl<'a> World<'a> {
             Some(denial) => self.silence(denial),
             None => {
                 self.wait_mode("direct")?;
-                self.ledger().end_kernel();
+                self.ledger().history.end_kernel();
                 Ok(())
             }
         }
@@ -461,14 +465,14 @@ impl<'a> World<'a> {
         let holders = slots.chain((0..STEADY).map(Holder::Steady));
         let holders: Vec<_> = holders.collect();
         for holder in &holders {
-            self.ledger().disturb(Party::Of(*holder));
+            self.ledger().history.disturb(Party::Of(*holder));
         }
         self.docker.down()?;
         self.docker.up(&self.lab.host)?;
         for holder in holders {
             match holder {
                 Holder::Slot(slot) if self.slots[slot].is_some() => self.settle(slot),
-                Holder::Steady(_) => self.ledger().calm(Party::Of(holder)),
+                Holder::Steady(_) => self.ledger().history.calm(Party::Of(holder)),
                 _ => {}
             }
         }
