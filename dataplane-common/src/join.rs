@@ -35,7 +35,8 @@ pub(crate) enum Known {
     Refused(Reason),
     /// Its reply would look like that of another live flow.
     Collides,
-    /// It belongs to a live flow whose route has to be looked up again before it goes on.
+    /// It belongs to a live flow whose route has to be looked up again before it goes on. Where a later hook sees it
+    /// again if there is none, it has not been taken into the flow yet.
     Stale,
     /// There is no such flow, or it is over.
     Not,
@@ -85,13 +86,19 @@ impl<F: Family> Candidate<'_, F> {
             Admission::Direct => {
                 // Also where its own port is free by now: a flow keeps the port that it was given.
                 self.find_given_port(tables, &mut key);
-                let is_first = match self.continue_flow(tables, &key) {
+                let mut known = self.continue_flow(tables, &key);
+                if known == Known::Stale {
+                    self.renew_route(tables, &key)?;
+                    known = if T::IS_SEEN_AGAIN {
+                        self.continue_flow(tables, &key)
+                    } else {
+                        Known::Accepted
+                    };
+                }
+                let is_first = match known {
                     Known::Accepted => false,
                     Known::Refused(reason) => return Err(reason),
-                    Known::Stale => {
-                        self.renew_route(tables, &key)?;
-                        false
-                    }
+                    Known::Stale => return Err(Reason::NoRoute),
                     known => {
                         let is_own_port_taken = known == Known::Collides;
                         self.begin(tables, &mut key, is_own_port_taken)?;
@@ -107,6 +114,7 @@ impl<F: Family> Candidate<'_, F> {
                 match self.continue_by_lease(tables, &key) {
                     Known::Accepted => {}
                     Known::Refused(reason) => return Err(reason),
+                    Known::Stale if T::IS_SEEN_AGAIN => return Err(Reason::NoRoute),
                     Known::Stale => self.renew_route(tables, &key)?,
                     // The kernel tells the two apart by itself.
                     Known::Collides => return Err(Reason::ReplyCollision),
@@ -242,7 +250,7 @@ impl<F: Family> Candidate<'_, F> {
     ) -> (Known, Observed) {
         let is_stale = flow.is_route_stale(self.settings, self.now);
         if is_stale && T::IS_SEEN_AGAIN {
-            return (Known::Refused(Reason::NoRoute), Observed::Noted);
+            return (Known::Stale, Observed::Noted);
         }
         if !is_stale && flow.external_ifindex != self.ingress {
             return (Known::Refused(Reason::ReversePath), Observed::Noted);

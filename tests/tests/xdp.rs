@@ -30,6 +30,7 @@ fn main() -> ExitCode {
     harness::run([
         with_ethtool("finished_checksums_go_by_xdp", finished),
         Test::of_portway("unfinished_checksums_are_left_to_tc", unfinished),
+        with_ethtool("a_flow_whose_route_is_renewed_stays_with_xdp", renewed),
         with_ethtool("containers_come_and_go", containers),
         with_ethtool("gro_is_put_back", gro_is_put_back),
         Test::of_portway("gro_that_was_on_stays_on", gro_stays),
@@ -174,6 +175,26 @@ fn finished() -> Result<()> {
     let footprint = Footprint::of(&lab.host)?;
     portway.text("unload")?;
     footprint.wait_gone(&lab.host)
+}
+
+/// Its next packet is the one that has the route looked up.
+fn renewed() -> Result<()> {
+    let lab = Lab::new()?;
+    let container = echo(&lab, 1)?;
+    let portway = load(&lab, &container, "--mode xdp")?;
+    finish_checksums(&lab)?;
+    for host in [IpAddr::from(HOST), HOST_V6.into()] {
+        let used = udp(&portway, &lab.client, (host, PORT))?;
+        ensure!(used == ALL_BY_XDP, "UDP to {host}: {used:?}");
+    }
+    // Another address of the host is a reason to look at every route again, once a command has seen it.
+    lab.host.ip("address add 10.99.1.7/32 dev lo")?;
+    portway.publish(&format!("9500:{}:8080/udp", container.address))?;
+    for host in [IpAddr::from(HOST), HOST_V6.into()] {
+        let used = udp(&portway, &lab.client, (host, PORT))?;
+        ensure!(used == ALL_BY_XDP, "UDP to {host}, then: {used:?}");
+    }
+    Ok(())
 }
 
 /// A veth's sender leaves them to the link, which never does it. Real sockets do not notice.
