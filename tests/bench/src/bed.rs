@@ -11,6 +11,9 @@ use crate::ethtool::turn_gro_on;
 /// The client's interface, and the container's.
 pub const INSIDE: &str = "eth0";
 
+/// A server in the container that nobody asks.
+const IDLE: &str = "tcp/1";
+
 /// How long conntrack and portway remember a conversation, in seconds: longer than a scenario takes.
 const REMEMBER: &str = "3600";
 
@@ -30,7 +33,8 @@ impl Bed {
     /// A piece is missing.
     pub fn new() -> Result<Self> {
         let lab = Lab::new()?;
-        let container = Container::new(&lab.host, 1)?;
+        // By a process that lives in it, as in every container, portway finds its network namespace.
+        let container = Container::new(&lab.host, 1)?.serve(&[IDLE])?;
         let bed = Self { lab, container };
         bed.settle_neighbours()?;
         // NAPI, without which a veth interface drops frames that are redirected to it.

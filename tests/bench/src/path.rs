@@ -104,8 +104,24 @@ impl Path {
             expected.check_arrived(&answering.first()?)?;
         }
         expected.check_answered(&self.answers.first()?)?;
-        if let (Open::Portway(instance), Flows::Turns(flows)) = (&self.open, self.traffic.flows) {
-            let there = Portway::again(&lab.host, instance)?.status()?.flows;
+        let Open::Portway(instance) = &self.open else {
+            return Ok(());
+        };
+        let status = Portway::again(&lab.host, instance)?.status()?;
+        let [forwarded, by_xdp] =
+            ["forwarded", "forwarded_xdp"].map(|counter| status.counter(counter));
+        // Where two begin at once in one bucket, the second is left to TC.
+        let is_as_said = match self.way {
+            Way::PortwayXdp => forwarded > 0 && forwarded - by_xdp <= 1 + forwarded / 1000,
+            _ => by_xdp == 0,
+        };
+        ensure!(
+            is_as_said,
+            "{by_xdp} of {forwarded} packets went by XDP: {:?}",
+            status.external
+        );
+        if let Flows::Turns(flows) = self.traffic.flows {
+            let there = status.flows;
             // Of so many that begin at once, a few give way to others before they are established.
             let missing = u64::from(flows).saturating_sub(there);
             ensure!(
