@@ -70,18 +70,17 @@ impl Hooks<'_> {
             .ensure_program(self.instance, role.program())?;
         match preference {
             Preference::Clsact => self.attach_clsact(ifindex, &name, role).await,
-            Preference::Tcx => match self.attach_tcx(ifindex, &name, role).await {
-                Err(error) if is_unsupported(&error) => Err(error.context(
-                    "this kernel has no TCX, which came with Linux 6.6: use --tc-hook auto",
-                )),
-                result => result,
-            },
-            Preference::Auto => match self.attach_tcx(ifindex, &name, role).await {
-                Err(error) if is_unsupported(&error) => {
-                    self.attach_clsact(ifindex, &name, role).await
+            Preference::Tcx | Preference::Auto => {
+                match self.attach_tcx(ifindex, &name, role).await {
+                    Err(error) if !is_unsupported(&error) => Err(error),
+                    Err(_) if preference == Preference::Auto => {
+                        self.attach_clsact(ifindex, &name, role).await
+                    }
+                    result => result.context(
+                        "this kernel has no TCX, which came with Linux 6.6: use --tc-hook auto",
+                    ),
                 }
-                result => result,
-            },
+            }
         }
         .with_context(|| format!("cannot attach {} to {name}", role.program()))
     }

@@ -363,13 +363,13 @@ impl Dataplane {
     }
 }
 
-/// Creates the maps, unless they are pinned already, and pins them and the programs with these names, where `path`
-/// says.
+/// Creates the maps, unless they are pinned already, and pins them and the programs that are `wanted` by name, where
+/// `path` says.
 fn pin_programs(
     instance: &Instance,
     options: LoadOptions,
     hash_seed: u64,
-    names: &[&'static str],
+    wanted: &[&'static str],
     path: impl Fn(&str) -> PathBuf,
 ) -> anyhow::Result<()> {
     let mut loader = EbpfLoader::new();
@@ -409,7 +409,7 @@ fn pin_programs(
     let mut ebpf = loader
         .load(OBJECT)
         .context("cannot create the eBPF maps: is this process allowed to use BPF?")?;
-    for &name in names {
+    for &name in wanted {
         let program = ebpf
             .program_mut(name)
             .ok_or_else(|| anyhow!("the eBPF object lacks the program {name}"))?;
