@@ -43,15 +43,17 @@ pub struct Dropped {
 /// The program's name.
 pub const PROGRAM: &str = "tell_dropped";
 
-/// The tracepoint that it is attached to.
+/// The tracepoint that it is attached to, and the group that this belongs to.
 pub const TRACEPOINT: &str = "kfree_skb";
+/// See [`TRACEPOINT`].
+pub const GROUP: &str = "skb";
 
 /// The names of its maps.
 pub mod maps {
     /// A ring of [`Dropped`](crate::Dropped).
     pub const DROPPED: &str = "DROPPED";
-    /// Per CPU, how many have found no room in it.
-    pub const UNTOLD: &str = "UNTOLD";
+    /// Per CPU, how many drops the program has dealt with: told, or known for somebody else's.
+    pub const DEALT_WITH: &str = "DEALT_WITH";
 }
 
 /// The names of constants that it is given when it is loaded.

@@ -25,7 +25,7 @@ const RING: u32 = 1 << 20;
 static DROPPED: RingBuf = RingBuf::with_byte_size(RING, 0);
 
 #[map]
-static UNTOLD: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+static DEALT_WITH: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// `kfree_skb(skb, location, reason)`, include/trace/events/skb.h.
 #[raw_tracepoint(tracepoint = "kfree_skb")]
@@ -37,12 +37,13 @@ fn tell_dropped(context: RawTracePointContext) -> i32 {
             reason: context.arg(2),
             padding: 0,
         };
-        if DROPPED.output::<Dropped>(&dropped, 0).is_err()
-            && let Some(untold) = UNTOLD.get_ptr_mut(0)
-        {
-            // SAFETY: this CPU's own, in a program that no other of its kind interrupts.
-            unsafe { *untold += 1 };
+        if DROPPED.output::<Dropped>(&dropped, 0).is_err() {
+            return 0;
         }
+    }
+    if let Some(dealt_with) = DEALT_WITH.get_ptr_mut(0) {
+        // SAFETY: this CPU's own, in a program that no other of its kind interrupts.
+        unsafe { *dealt_with += 1 };
     }
     0
 }

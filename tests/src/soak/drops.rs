@@ -11,10 +11,9 @@ use aya::{
     programs::RawTracePoint,
 };
 use bytemuck::pod_read_unaligned;
-use portway_tests_ebpf::{Dropped, PROGRAM, Stamp, TRACEPOINT, constants, maps};
+use portway_tests_ebpf::{Dropped, GROUP, PROGRAM, Stamp, TRACEPOINT, constants, maps};
 
-use super::btf::Btf;
-use crate::procfs;
+use super::{btf::Btf, passes::Passes};
 
 /// The object file, built by this crate's build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portway-tests-ebpf"));
@@ -29,6 +28,8 @@ const NOT_SPECIFIED: &str = "NOT_SPECIFIED";
 pub struct Drops {
     ebpf: Ebpf,
     dropped: RingBuf<MapData>,
+    /// All there are, told or not.
+    passes: Passes,
     reasons: HashMap<u32, String>,
     /// The kernel's functions, by where they begin.
     functions: Vec<(u64, String)>,
@@ -60,6 +61,8 @@ impl Drops {
             .context("no program that looks for drops")?
             .try_into()?;
         program.load()?;
+        // Before the program is run for the first time: none that it has dealt with must be missing.
+        let passes = Passes::count(GROUP, TRACEPOINT)?;
         program
             .attach(TRACEPOINT)
             .context("cannot look for drops")?;
@@ -68,6 +71,7 @@ impl Drops {
         Ok(Self {
             ebpf,
             dropped: dropped.try_into()?,
+            passes,
             reasons: reasons
                 .into_iter()
                 .map(|(number, name)| (number, name.trim_start_matches(PREFIX).to_owned()))
@@ -88,17 +92,16 @@ impl Drops {
         }
     }
 
-    /// How many it has not told: there was no room, or the program had come upon itself.
+    /// How many drops nobody knows of whose they were: the program was not run, or there was no room to tell.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn untold(&self) -> Result<u64> {
-        let map = self.ebpf.map(maps::UNTOLD).context("no count of drops")?;
-        let map: PerCpuArray<_, u64> = map.try_into()?;
-        let without_room: u64 = map.get(&0, 0)?.iter().sum();
-        let program = self.ebpf.program(PROGRAM).context("no program")?;
-        let misses = procfs::of_descriptor(program.fd()?, "recursion_misses")?;
-        Ok(without_room + misses)
+    pub fn untold(&mut self) -> Result<u64> {
+        let map = self.ebpf.map(maps::DEALT_WITH);
+        let map: PerCpuArray<_, u64> = map.context("no count of drops")?.try_into()?;
+        // Read first, because drops go on.
+        let dealt_with: u64 = map.get(&0, 0)?.iter().sum();
+        Ok(self.passes.read()?.saturating_sub(dealt_with))
     }
 }
 

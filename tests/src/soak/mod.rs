@@ -8,7 +8,7 @@
 //! | [`traffic`] | the clients: [`datagrams`], [`connections`] |
 //! | [`server`] | what runs in a container |
 //! | [`notice`] | those who take notice of what comes there, and of what is dropped |
-//! | [`drops`], [`btf`] | what the kernel drops, and why; its types |
+//! | [`drops`], [`btf`], [`passes`] | what the kernel drops, and why; its types; how often it does |
 //! | [`ledger`] | what has become of every packet, and whether it may; [`sums`] of it |
 //! | [`history`], [`times`] | what has been done to the host, and when, which excuses what comes to nothing |
 //! | [`shared`] | what all threads have in common |
@@ -24,6 +24,7 @@ pub mod history;
 pub mod lanes;
 pub mod ledger;
 pub mod notice;
+pub mod passes;
 pub mod server;
 pub mod shared;
 pub mod sums;
