@@ -3,10 +3,11 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     io::{Read, Write},
     net::Ipv4Addr,
     ops::Deref,
-    os::unix::net::UnixStream,
+    os::unix::{fs::symlink, net::UnixStream},
     time::{Duration, SystemTime},
 };
 
@@ -34,7 +35,7 @@ pub const SOCKET: &str = "/run/docker.sock";
 pub(crate) const HOME: &str = "/run/docker-lab";
 
 /// Where it keeps the network namespaces of its containers, in a host.
-pub const NAMESPACES: &str = "/run/docker-lab/exec/netns";
+const NAMESPACES: &str = "/run/docker-lab/exec/netns";
 
 /// The IPv6 addresses of the default bridge's containers, where they have any.
 const FIXED_CIDR_V6: &str = "fd00:1::/64";
@@ -207,6 +208,14 @@ impl DockerLab {
         Self::with(Docker::start)
     }
 
+    /// The same around a host.
+    ///
+    /// # Errors
+    /// As [`DockerLab::new`].
+    pub fn around(host: Host) -> Result<Self> {
+        Self::start(Lab::around(host)?, Docker::start)
+    }
+
     /// The same with [`Docker::start_without_rules`].
     ///
     /// # Errors
@@ -232,7 +241,10 @@ impl DockerLab {
     }
 
     fn with(start: impl FnOnce(&Host) -> Result<Docker>) -> Result<Self> {
-        let lab = Lab::new()?;
+        Self::start(Lab::new()?, start)
+    }
+
+    fn start(lab: Lab, start: impl FnOnce(&Host) -> Result<Docker>) -> Result<Self> {
         let docker = start(&lab.host)?;
         Ok(Self { docker, lab })
     }
@@ -267,6 +279,15 @@ fn last_words(daemon: &Daemon) -> String {
         .map(|line| line.text.as_str())
         .collect();
     texts.join("\n")
+}
+
+/// Has the network namespaces of its containers where a Docker that is the machine's own has them.
+///
+/// # Errors
+/// The file system's.
+pub fn link_namespaces(host: &Host) -> Result<()> {
+    fs::create_dir_all(host.file("/run/docker"))?;
+    symlink(NAMESPACES, host.file("/run/docker/netns")).context("no link to the namespaces")
 }
 
 /// A `docker` command in `host`, its arguments split at blanks.

@@ -6,7 +6,9 @@ use std::{
     env,
     io::{self, BufRead, BufReader, Read, Write},
     net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    path::PathBuf,
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::Command,
     str::FromStr,
     thread,
     time::Duration,
@@ -15,6 +17,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use nix::{
     mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
     sys::{
         signal::{SigSet, Signal},
         wait::{WaitPidFlag, WaitStatus, waitpid},
@@ -22,10 +25,13 @@ use nix::{
 };
 use socket2::{Domain, Socket, Type};
 
-use crate::system::System;
+use crate::{cgroup, system::System};
 
 /// The guest's file name, here and in an image.
 pub const PROGRAM: &str = "portway-lab-guest";
+
+/// The program that a host boots with.
+pub const SYSTEMD: &str = "/usr/lib/systemd/systemd";
 
 /// What the guest prints once it can be used.
 pub const READY: &str = "ready";
@@ -192,12 +198,44 @@ fn http(mut stream: TcpStream, client: SocketAddr, greeting: &str) -> io::Result
     Ok(())
 }
 
-/// A host's first process: prepares the mount namespace, with another file system if one is given, then waits for
-/// orphans until it is killed.
+/// A host's first process: prepares its namespaces, with another file system if one is given, then waits for orphans
+/// until it is killed.
 ///
 /// # Errors
 /// A mount is refused.
 pub fn init(system: Option<&System>) -> Result<Infallible> {
+    prepare(system)?;
+    let mut child_ended = SigSet::empty();
+    child_ended.add(Signal::SIGCHLD);
+    child_ended.thread_block()?;
+    println!("{READY}");
+    loop {
+        while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive)
+        {
+        }
+        child_ended.wait()?;
+    }
+}
+
+/// The same, but it becomes systemd, in a cgroup of its own, with the units of a folder.
+///
+/// # Errors
+/// A mount is refused, or there is no systemd.
+pub fn boot(units: &Path, cgroup: &str, system: Option<&System>) -> Result<Infallible> {
+    prepare(system)?;
+    cgroup::enter(cgroup)?;
+    unshare(CloneFlags::CLONE_NEWCGROUP).context("cannot create a cgroup namespace")?;
+    println!("{READY}");
+    let error = Command::new(SYSTEMD)
+        .args(["--system", "--unit=basic.target", "--log-target=null"])
+        // So that it leaves alone what is the machine's.
+        .env("container", "portway-lab")
+        .env("SYSTEMD_UNIT_PATH", units)
+        .exec();
+    Err(error).context(SYSTEMD)
+}
+
+fn prepare(system: Option<&System>) -> Result<()> {
     let none = None::<&str>;
     // What is mounted here must not show up outside.
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
@@ -209,14 +247,5 @@ pub fn init(system: Option<&System>) -> Result<Infallible> {
     if let Some(system) = system {
         system.enter()?;
     }
-    let mut child_ended = SigSet::empty();
-    child_ended.add(Signal::SIGCHLD);
-    child_ended.thread_block()?;
-    println!("{READY}");
-    loop {
-        while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive)
-        {
-        }
-        child_ended.wait()?;
-    }
+    Ok(())
 }

@@ -7,16 +7,15 @@
 //! kernel does not remove is empty cgroups; [`Host`] does when it is dropped, or the next one.
 
 use std::{
-    fs, io,
+    ffi::OsString,
+    fs,
     ops::Deref,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    process,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
-    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -27,6 +26,7 @@ use nix::{
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use crate::{
+    cgroup,
     daemon::Daemon,
     guest,
     netns::Netns,
@@ -34,12 +34,6 @@ use crate::{
     system::System,
     wait::{self, PATIENCE},
 };
-
-/// Where the kernel's cgroup hierarchies are.
-const CGROUPS: &str = "/sys/fs/cgroup";
-
-/// What the cgroups of a lab's containers are named after: this, the lab's process and a number.
-const CGROUP_PREFIX: &str = "portway-lab-";
 
 /// The hosts of this process, for [`remove_all`].
 static ALIVE: Mutex<Vec<(u32, String)>> = Mutex::new(Vec::new());
@@ -61,12 +55,32 @@ impl Host {
     /// # Errors
     /// Not root, or the guest program is not built.
     pub fn new() -> Result<Self> {
-        remove_stale_cgroups();
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let cgroup = format!("{CGROUP_PREFIX}{}-{number}", process::id());
+        Self::start(None)
+    }
+
+    /// The same, but its first process becomes systemd, whose units are those in a folder. It has `basic.target` started.
+    ///
+    /// # Errors
+    /// As [`Host::new`], and there is no systemd.
+    pub fn booted(units: &Path) -> Result<Self> {
+        let host = Self::start(Some(units))?;
+        wait::until_true("systemd", PATIENCE, || {
+            let asked = host.command("systemctl").arg("is-system-running");
+            Ok(asked.output()?.stdout.trim_end() == "running")
+        })?;
+        Ok(host)
+    }
+
+    fn start(units: Option<&Path>) -> Result<Self> {
+        cgroup::remove_stale();
+        let cgroup = cgroup::name(NEXT.fetch_add(1, Ordering::Relaxed));
         let system = System::chosen()?;
+        let first = match units {
+            None => vec!["init".into()],
+            Some(units) => vec!["boot".into(), units.into(), cgroup.clone().into()],
+        };
         let init = Cmd::new_host(guest::program()?)
-            .arg("init")
+            .args::<OsString>(first)
             .args(system.iter().flat_map(System::arguments))
             .start()?;
         alive(|hosts| hosts.push((init.pid(), cgroup.clone())));
@@ -120,7 +134,7 @@ impl Drop for Host {
         // The first process ends only after all others have.
         let _ = self.init.wait(PATIENCE);
         alive(|hosts| hosts.retain(|(pid, _)| *pid != self.init.pid()));
-        remove_cgroup(&self.cgroup);
+        cgroup::remove(&self.cgroup);
     }
 }
 
@@ -130,7 +144,7 @@ pub fn remove_all() {
         if let Ok(pid) = i32::try_from(pid) {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
-        remove_cgroup(&cgroup);
+        cgroup::remove(&cgroup);
     }
 }
 
@@ -142,53 +156,4 @@ fn alive<T>(change: impl FnOnce(&mut Vec<(u32, String)>) -> T) -> T {
 fn pidfd(pid: u32) -> Result<OwnedFd> {
     let pid = rustix::process::Pid::from_raw(pid.try_into()?).context("no process has the id 0")?;
     pidfd_open(pid, PidfdFlags::empty()).context("cannot hold the host's first process")
-}
-
-/// Removes what is left of labs whose process is gone.
-fn remove_stale_cgroups() {
-    for path in cgroups(|name| {
-        let rest = name.strip_prefix(CGROUP_PREFIX);
-        let process = rest.and_then(|rest| rest.split('-').next());
-        process.is_some_and(|process| !Path::new("/proc").join(process).exists())
-    }) {
-        let _ = remove_tree(&path);
-    }
-}
-
-/// Removes a cgroup from every hierarchy, as soon as its last process is gone.
-fn remove_cgroup(cgroup: &str) {
-    let left = || cgroups(|name| name == cgroup);
-    let _ = wait::until_true("empty cgroups", Duration::from_secs(5), || {
-        Ok(left().iter().all(|path| remove_tree(path).is_ok()))
-    });
-}
-
-/// The cgroups of such a name, in version 2's single hierarchy or version 1's many.
-fn cgroups(is_wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
-    let below = |path: &Path| -> Vec<PathBuf> {
-        let entries = fs::read_dir(path).into_iter().flatten().flatten();
-        entries.map(|entry| entry.path()).collect()
-    };
-    let root = below(Path::new(CGROUPS));
-    let hierarchies = root
-        .iter()
-        .filter(|path| path.is_dir() && !path.is_symlink());
-    let mut all: Vec<_> = hierarchies.flat_map(|path| below(path)).collect();
-    all.extend(root.iter().cloned());
-    all.retain(|path| {
-        let name = path.file_name().and_then(|name| name.to_str());
-        name.is_some_and(&is_wanted)
-    });
-    all
-}
-
-/// Removes a cgroup and those below it; their files cannot be removed and need not be.
-fn remove_tree(path: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            remove_tree(&entry.path())?;
-        }
-    }
-    fs::remove_dir(path)
 }

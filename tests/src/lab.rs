@@ -64,7 +64,14 @@ impl Lab {
     /// # Errors
     /// Not root, or a piece is missing.
     pub fn new() -> Result<Self> {
-        let host = Host::new()?;
+        Self::around(Host::new()?)
+    }
+
+    /// Builds it around a host.
+    ///
+    /// # Errors
+    /// A piece is missing.
+    pub fn around(host: Host) -> Result<Self> {
         let client = Netns::new()?;
         client.ip(&format!(
             "link add eth0 type veth peer name {EXTERNAL} netns {}",

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | [`lab`] | the lab as a whole: an outside client and the host under test |
 //! | [`netns`] | a network namespace |
-//! | [`host`] | the host's network, mount and PID namespaces, and how they vanish |
+//! | [`host`], [`cgroup`] | the host's network, mount and PID namespaces, and how they vanish; its cgroup |
 //! | [`system`] | its file system: the machine's, or another Debian's |
 //! | [`tun`] | a link without Ethernet, or with a driver that has native XDP |
 //! | [`process`] | a command inside a namespace |
@@ -23,7 +23,7 @@
 //! | [`sequence`] | where a TCP connection is, by its client's kernel |
 //! | [`conntrack`] | conntrack, as portway asks it |
 //! | [`iptables`] | netfilter's counters |
-//! | [`portway`] | the program under test |
+//! | [`portway`], [`unit`] | the program under test; its systemd unit |
 //! | [`footprint`] | what it has in the kernel |
 //! | [`memory`] | what processes and maps take |
 //! | [`procfs`] | numbers by name in /proc |
@@ -41,6 +41,7 @@
 //! | [`soak`] | everything at once, for long, and every packet accounted for |
 //! | [`differential`] | portway against the kernel, by random traffic in two labs |
 
+pub mod cgroup;
 pub mod conntrack;
 pub mod container;
 pub mod conversation;
@@ -78,4 +79,5 @@ pub mod stage;
 pub mod system;
 pub mod tracer;
 pub mod tun;
+pub mod unit;
 pub mod wait;

@@ -22,7 +22,7 @@ pub enum Requirement {
     XdpFeatures,
     /// ethtool, for the offloads of links.
     Ethtool,
-    /// systemd-analyze, for the unit.
+    /// systemd, for the unit.
     Systemd,
     /// A daemon with Docker's API, and what the lab's image is made of.
     Docker,
@@ -40,7 +40,7 @@ impl Requirement {
             Self::Kernel => missing_in_kernel(),
             Self::XdpFeatures => since(kernel::XDP_FEATURES),
             Self::Ethtool => missing_program(&["ethtool"]),
-            Self::Systemd => missing_program(&["systemd-analyze"]),
+            Self::Systemd => missing_program(&["systemd-analyze", "systemctl"]),
             Self::Docker => missing_docker(),
             Self::Dockerd => match Engine::chosen() {
                 Ok(Engine::Podman) => Some("the engine is podman".to_owned()),

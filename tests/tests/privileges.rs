@@ -10,7 +10,7 @@ use std::{
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
-    process::{Command, ExitCode},
+    process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
     thread,
     time::Duration,
@@ -23,14 +23,15 @@ use portway_tests::{
     footprint,
     harness::{self, Test},
     lab::Lab,
-    portway::{self, Portway},
+    portway::Portway,
     requirement::Requirement,
+    unit,
     wait::{self, PATIENCE},
 };
 use rustix::thread::CapabilitySet;
 
 fn main() -> ExitCode {
-    use Requirement::{Docker, Ethtool, Kernel, Portway, Root, Systemd};
+    use Requirement::{Docker, Ethtool, Kernel, Portway, Root};
     harness::run([
         Test::with_docker("three_capabilities_do_for_docker", three),
         Test::new(
@@ -44,7 +45,6 @@ fn main() -> ExitCode {
         Test::of_portway("a_taken_low_port_is_noticed", low_port),
         Test::of_portway("pins_are_roots_alone", pins),
         Test::with_docker("docker_is_only_asked", only_asked),
-        Test::new("the_unit_is_tight", &[Systemd, Portway], unit),
     ])
 }
 
@@ -62,9 +62,6 @@ const HELD_BACK: CapabilitySet = CapabilitySet::SYS_ADMIN
 /// What `run` says when it has loaded, and how long that may take where the machine is busy.
 const AT_WORK: &str = "; admission ";
 const LOADING: Duration = Duration::from_secs(60);
-
-/// The highest exposure that `systemd-analyze security` may find, in tenths.
-const EXPOSURE: &str = "25";
 
 fn three() -> Result<()> {
     let lab = DockerLab::new()?;
@@ -91,13 +88,10 @@ fn three() -> Result<()> {
 fn service() -> Result<()> {
     let lab = DockerLab::new()?;
     docker::docker(&lab.host, "run -d --name web -p 9000:8080 echo")?;
-    // Where a Docker that is the machine's own has them.
-    fs::create_dir_all(lab.host.file("/run/docker"))?;
-    let ours = lab.host.file("/run/docker/netns");
-    std::os::unix::fs::symlink(docker::NAMESPACES, ours).context("no link to the namespaces")?;
+    docker::link_namespaces(&lab.host)?;
     let ethtool = lab.client.command("ethtool");
     ethtool.args(["-K", "eth0", "tx", "off"]).text()?;
-    let capabilities = unit_capabilities()?;
+    let capabilities = unit::capabilities()?;
     let portway = Portway::new(&lab.host)?.with_capabilities(capabilities);
     let run = portway.run_with_docker("--mode xdp")?;
     run.line(AT_WORK, LOADING)?;
@@ -169,7 +163,7 @@ fn low_port() -> Result<()> {
     let _taken = lab
         .host
         .run(|| Ok(TcpListener::bind((Ipv4Addr::UNSPECIFIED, 80))?))?;
-    let portway = Portway::new(&lab.host)?.with_capabilities(unit_capabilities()?);
+    let portway = Portway::new(&lab.host)?.with_capabilities(unit::capabilities()?);
     portway.load("--admission direct")?;
     let publish = portway.output(&format!("publish 80:{}:8080", web.address))?;
     ensure!(
@@ -282,57 +276,6 @@ fn pass_on(mut client: UnixStream, target: &Path, kept: &Arc<Mutex<Vec<u8>>>) ->
         docker.shutdown(Shutdown::Both)
     });
     Ok(())
-}
-
-fn unit() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let installed = folder.path().join("portway.service");
-    let program = portway::program()?.canonicalize()?;
-    let text = fs::read_to_string(unit_file())?
-        .replace("/usr/local/bin/portway", &program.display().to_string());
-    fs::write(&installed, text)?;
-    for arguments in [
-        &["verify"][..],
-        &[
-            "security",
-            "--offline=true",
-            "--no-pager",
-            "--threshold",
-            EXPOSURE,
-        ],
-    ] {
-        let output = Command::new("systemd-analyze")
-            .args(arguments)
-            .arg(&installed)
-            .output()?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        let table = String::from_utf8_lossy(&output.stdout);
-        ensure!(output.status.success(), "{arguments:?}: {said}{table}");
-        // What it does not know it only warns of.
-        ensure!(!said.contains("portway.service"), "{arguments:?}: {said}");
-    }
-    Ok(())
-}
-
-fn unit_file() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/portway.service")
-}
-
-/// The capabilities that the unit leaves the service.
-fn unit_capabilities() -> Result<CapabilitySet> {
-    let text = fs::read_to_string(unit_file())?;
-    let names = text
-        .lines()
-        .find_map(|line| line.strip_prefix("CapabilityBoundingSet="))
-        .context("the unit bounds no capabilities")?;
-    names
-        .split_whitespace()
-        .map(|name| {
-            name.strip_prefix("CAP_")
-                .and_then(CapabilitySet::from_name)
-                .with_context(|| format!("no capability: {name}"))
-        })
-        .collect()
 }
 
 /// Checks every thread of a process: what it has in force and permitted, and that nothing else is to be had.

@@ -108,6 +108,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "SPEC")]
     pub publish: Vec<String>,
 
+    /// Unload at the end also what was loaded before, such as what a `run` that was killed has left.
+    #[arg(long)]
+    pub unload_at_end: bool,
+
     /// A TOML file with any of these flags as keys, such as `external = ["eth0"]`. Flags on the command
     /// line go before it.
     #[arg(long, value_name = "FILE")]

@@ -25,6 +25,7 @@ pub struct File {
     docker: Option<String>,
     no_docker: bool,
     publish: Vec<String>,
+    unload_at_end: bool,
 }
 
 /// Fills up what the command line has left open with what its `--config` file says.
@@ -91,6 +92,7 @@ fn merge(given: RunArgs, file: File) -> RunArgs {
         docker,
         no_docker,
         publish: list(given.publish, file.publish),
+        unload_at_end: given.unload_at_end || file.unload_at_end,
         config: given.config,
     }
 }
@@ -107,7 +109,8 @@ mod tests {
     fn every_flag_has_its_key() {
         let args = read(
             "external = [\"eth0\", \"eth1\"]\nmode = \"xdp-generic\"\nadmission = \"direct\"\ntc-hook = \"clsact\"\n\
-             max-flows = 4096\ndocker = \"/run/docker.sock\"\npublish = [\"9000:10.0.0.2:80\"]\n",
+             max-flows = 4096\ndocker = \"/run/docker.sock\"\npublish = [\"9000:10.0.0.2:80\"]\n\
+             unload-at-end = true\n",
         )
         .expect("a good file");
         assert_eq!(args.external, ["eth0", "eth1"]);
@@ -116,6 +119,7 @@ mod tests {
         assert_eq!(args.max_flows, Some(4096));
         assert_eq!(args.docker.as_deref(), Some("/run/docker.sock"));
         assert_eq!(args.publish, ["9000:10.0.0.2:80"]);
+        assert!(args.unload_at_end);
     }
 
     #[test]

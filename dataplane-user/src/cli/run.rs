@@ -32,6 +32,7 @@ pub async fn run(instance: Instance, args: RunArgs) -> anyhow::Result<()> {
     let mut signals = Signals::catch()?;
     let lock = instance.lock().await?;
     let (mut reconciler, origin) = open_or_load(&instance, &lock, &args.load).await?;
+    let unloads = origin == Origin::Loaded || args.unload_at_end;
     let started = tokio::select! {
         result = start(&mut reconciler, &lock, &args, publications) => result,
         () = signals.next() => Err(anyhow!("interrupted")),
@@ -39,7 +40,7 @@ pub async fn run(instance: Instance, args: RunArgs) -> anyhow::Result<()> {
     let external = match started {
         Ok(external) => external,
         Err(error) => {
-            if origin == Origin::Loaded {
+            if unloads {
                 tear_down(&instance, &lock).await?;
             }
             return Err(error);
@@ -57,7 +58,7 @@ pub async fn run(instance: Instance, args: RunArgs) -> anyhow::Result<()> {
         _ => controller.run(endpoint, &mut signals).await,
     };
     drop(watching);
-    if origin != Origin::Loaded {
+    if !unloads {
         say("left loaded, as it was found");
         return result;
     }

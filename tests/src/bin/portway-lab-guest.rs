@@ -1,6 +1,10 @@
 //! What runs inside the lab's host and containers.
 
-use std::{env, path::PathBuf, process::ExitCode};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Result, bail};
 use nix::sys::signal::{SigSet, Signal};
@@ -13,6 +17,7 @@ use portway_tests::{
 
 const USAGE: &str = "\
 portway-lab-guest init [FOLDER [SHARED]...] a lab host's first process, in the file system of a folder
+portway-lab-guest boot UNITS CGROUP [FOLDER [SHARED]...] the same, which becomes systemd
 portway-lab-guest serve [SERVICE/PORT]...   servers: http, tcp and udp (echo); http says $GREETING
 portway-lab-guest tell NUMBER [SERVICE/PORT]...   servers that give notice of what comes to them
 portway-lab-guest get HOST:PORT             what an HTTP server says, or why there is no answer";
@@ -31,10 +36,9 @@ fn main() -> ExitCode {
 
 fn run(args: &[&str]) -> Result<()> {
     match args {
-        ["init"] => match guest::init(None)? {},
-        ["init", folder, shared @ ..] => {
-            let system = System::new(folder, shared.iter().map(PathBuf::from));
-            match guest::init(Some(&system))? {}
+        ["init", rest @ ..] => match guest::init(system(rest).as_ref())? {},
+        ["boot", units, cgroup, rest @ ..] => {
+            match guest::boot(Path::new(units), cgroup, system(rest).as_ref())? {}
         }
         ["serve", endpoints @ ..] => serve(endpoints),
         ["tell", number, endpoints @ ..] => {
@@ -51,6 +55,12 @@ fn run(args: &[&str]) -> Result<()> {
         }
         _ => bail!("expected one of:\n{USAGE}"),
     }
+}
+
+/// What a host's first process is told of a file system.
+fn system(args: &[&str]) -> Option<System> {
+    let (folder, shared) = args.split_first()?;
+    Some(System::new(folder, shared.iter().map(PathBuf::from)))
 }
 
 fn serve(endpoints: &[&str]) -> Result<()> {

@@ -1,0 +1,104 @@
+//! The cgroups of labs. The kernel does not remove them with the processes that were in them.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::wait;
+
+/// Where the kernel's cgroup hierarchies are: version 2's single one, or version 1's many.
+const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// What they are named after: this, the lab's process and a number.
+const PREFIX: &str = "portway-lab-";
+
+/// The files that a cgroup of version 1 needs something in before it takes processes, where it has them.
+const INHERITED: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
+
+/// What the cgroup of this process's host `number` is called, in any hierarchy's root.
+pub fn name(number: u32) -> String {
+    format!("{PREFIX}{}-{number}", process::id())
+}
+
+/// Makes this process the first one of a cgroup, in every hierarchy.
+///
+/// # Errors
+/// The kernel's.
+pub fn enter(name: &str) -> Result<()> {
+    for hierarchy in hierarchies() {
+        let cgroup = hierarchy.join(name);
+        let enter = || -> io::Result<()> {
+            fs::create_dir_all(&cgroup)?;
+            for file in INHERITED {
+                if let Ok(inherited) = fs::read(hierarchy.join(file)) {
+                    fs::write(cgroup.join(file), inherited)?;
+                }
+            }
+            fs::write(cgroup.join("cgroup.procs"), process::id().to_string())
+        };
+        enter().with_context(|| format!("cannot enter {}", cgroup.display()))?;
+    }
+    Ok(())
+}
+
+/// Removes what is left of labs whose process is gone.
+pub fn remove_stale() {
+    for path in named(|name| {
+        let rest = name.strip_prefix(PREFIX);
+        let process = rest.and_then(|rest| rest.split('-').next());
+        process.is_some_and(|process| !Path::new("/proc").join(process).exists())
+    }) {
+        let _ = remove_tree(&path);
+    }
+}
+
+/// Removes a cgroup from every hierarchy, as soon as its last process is gone.
+pub fn remove(cgroup: &str) {
+    let left = || named(|name| name == cgroup);
+    let _ = wait::until_true("empty cgroups", Duration::from_secs(5), || {
+        Ok(left().iter().all(|path| remove_tree(path).is_ok()))
+    });
+}
+
+/// The cgroups of such a name, in every hierarchy's root.
+fn named(is_wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+    let mut all: Vec<_> = hierarchies().iter().flat_map(|path| below(path)).collect();
+    all.retain(|path| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.is_some_and(&is_wanted)
+    });
+    all
+}
+
+/// The roots of all hierarchies; version 2's may be among version 1's.
+fn hierarchies() -> Vec<PathBuf> {
+    let is_cgroup = |path: &Path| path.join("cgroup.procs").exists();
+    let root = Path::new(CGROUPS);
+    if is_cgroup(root) {
+        return vec![root.to_owned()];
+    }
+    let mut all = below(root);
+    all.retain(|path| !path.is_symlink() && is_cgroup(path));
+    all
+}
+
+fn below(path: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
+}
+
+/// Removes a cgroup and those below it; their files cannot be removed and need not be.
+fn remove_tree(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        }
+    }
+    fs::remove_dir(path)
+}
