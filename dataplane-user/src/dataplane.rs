@@ -4,13 +4,14 @@ use std::{
     borrow::Borrow,
     fs,
     hash::{BuildHasher as _, DefaultHasher, Hasher as _, RandomState},
+    io,
     os::unix::fs::MetadataExt as _,
     path::PathBuf,
 };
 
 use anyhow::{Context as _, anyhow, bail};
 use aya::{
-    EbpfLoader, Pod,
+    EbpfError, EbpfLoader, Pod,
     maps::{Array, DevMap, HashMap, Map, MapData, MapError, PerCpuArray},
     programs::{Program, ProgramError},
 };
@@ -28,6 +29,7 @@ use dataplane_common::{
     settings::{Settings, XdpInterface, xdp_slot},
     state::Timeouts,
 };
+use nix::errno::Errno;
 
 use crate::{
     instance::{Instance, Lock},
@@ -406,9 +408,7 @@ fn pin_programs(
     for name in maps::all() {
         loader.map_pin_path(name, instance.map(name));
     }
-    let mut ebpf = loader
-        .load(OBJECT)
-        .context("cannot create the eBPF maps: is this process allowed to use BPF?")?;
+    let mut ebpf = loader.load(OBJECT).map_err(no_maps)?;
     for &name in wanted {
         let program = ebpf
             .program_mut(name)
@@ -431,6 +431,21 @@ fn build() -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(OBJECT);
     hasher.finish()
+}
+
+/// Why there are no maps, and what may be done about it.
+fn no_maps(error: EbpfError) -> anyhow::Error {
+    let error = anyhow::Error::new(error);
+    let mut causes = error.chain();
+    let is_memory_short = causes.any(|cause| {
+        let cause = cause.downcast_ref::<io::Error>();
+        cause.is_some_and(|cause| cause.raw_os_error() == Some(Errno::ENOMEM as i32))
+    });
+    error.context(if is_memory_short {
+        "cannot create the eBPF maps: no memory for so many; --max-flows makes them smaller"
+    } else {
+        "cannot create the eBPF maps: is this process allowed to use BPF?"
+    })
 }
 
 /// A program's refusal in one line; the verifier's whole log goes to the debug log.

@@ -17,6 +17,9 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 /// What they are named after: this, the lab's process and a number.
 const PREFIX: &str = "portway-lab-";
 
+/// Whose processes it has.
+const PROCESSES: &str = "cgroup.procs";
+
 /// The files that a cgroup of version 1 needs something in before it takes processes, where it has them.
 const INHERITED: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
 
@@ -39,11 +42,64 @@ pub fn enter(name: &str) -> Result<()> {
                     fs::write(cgroup.join(file), inherited)?;
                 }
             }
-            fs::write(cgroup.join("cgroup.procs"), process::id().to_string())
+            fs::write(cgroup.join(PROCESSES), process::id().to_string())
         };
         enter().with_context(|| format!("cannot enter {}", cgroup.display()))?;
     }
     Ok(())
+}
+
+/// A cgroup whose processes, and what the kernel keeps for them, may take no more than so much memory.
+#[derive(Debug)]
+pub struct Memory {
+    name: String,
+    path: PathBuf,
+}
+
+impl Memory {
+    /// One that nobody else has, for processes of a host.
+    ///
+    /// # Errors
+    /// The kernel's; also where memory is nobody's controller.
+    pub fn new(host: &str, most: u64) -> Result<Self> {
+        let (root, limit) = memory().context("no cgroup controls memory here")?;
+        let name = format!("{host}-memory");
+        let path = root.join(&name);
+        let memory = Self { name, path };
+        fs::create_dir_all(&memory.path)?;
+        fs::write(memory.path.join(limit), most.to_string())
+            .with_context(|| format!("cannot limit the memory of {}", memory.path.display()))?;
+        Ok(memory)
+    }
+
+    /// The file that a process writes itself to.
+    pub fn processes(&self) -> PathBuf {
+        self.path.join(PROCESSES)
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        remove(&self.name);
+    }
+}
+
+/// Whether memory can be limited.
+pub fn controls_memory() -> bool {
+    memory().is_some()
+}
+
+/// The root of the hierarchy that controls memory, and the name of the file with the limit: version 1's or 2's.
+fn memory() -> Option<(PathBuf, &'static str)> {
+    let v1 = Path::new(CGROUPS).join("memory");
+    if v1.join("memory.limit_in_bytes").exists() {
+        return Some((v1, "memory.limit_in_bytes"));
+    }
+    let v2 = Path::new(CGROUPS);
+    let controllers = fs::read_to_string(v2.join("cgroup.subtree_control")).ok()?;
+    let mut controllers = controllers.split_whitespace();
+    let controls = controllers.any(|controller| controller == "memory");
+    controls.then(|| (v2.to_owned(), "memory.max"))
 }
 
 /// Removes what is left of labs whose process is gone.
@@ -77,7 +133,7 @@ fn named(is_wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
 
 /// The roots of all hierarchies; version 2's may be among version 1's.
 fn hierarchies() -> Vec<PathBuf> {
-    let is_cgroup = |path: &Path| path.join("cgroup.procs").exists();
+    let is_cgroup = |path: &Path| path.join(PROCESSES).exists();
     let root = Path::new(CGROUPS);
     if is_cgroup(root) {
         return vec![root.to_owned()];

@@ -2,8 +2,11 @@
 
 use std::{
     ffi::OsStr,
-    fmt, io,
+    fmt,
+    fs::File,
+    io::{self, Write as _},
     os::unix::process::{CommandExt, ExitStatusExt},
+    path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc,
     thread,
@@ -47,6 +50,7 @@ pub struct Cmd {
     nobody: bool,
     capabilities: CapabilitySet,
     limits: Vec<(Resource, u64)>,
+    cgroup: Option<PathBuf>,
     traced: bool,
 }
 
@@ -80,6 +84,7 @@ impl Cmd {
             nobody: false,
             capabilities: CapabilitySet::all(),
             limits: Vec::new(),
+            cgroup: None,
             traced: false,
         }
     }
@@ -130,6 +135,13 @@ impl Cmd {
     #[must_use]
     pub fn with_limit(mut self, resource: Resource, most: u64) -> Self {
         self.limits.push((resource, most));
+        self
+    }
+
+    /// Puts it into the cgroup with this file of processes.
+    #[must_use]
+    pub fn in_cgroup(mut self, processes: impl Into<PathBuf>) -> Self {
+        self.cgroup = Some(processes.into());
         self
     }
 
@@ -219,6 +231,10 @@ impl Cmd {
         let nobody = self.nobody;
         let excess = self.capabilities.complement();
         let limits = self.limits.clone();
+        let cgroup = match &self.cgroup {
+            Some(processes) => Some(File::options().write(true).open(processes)?),
+            None => None,
+        };
         let traced = self.traced;
         let prepare = move || -> io::Result<()> {
             pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
@@ -237,6 +253,10 @@ impl Cmd {
             }
             // Last, because a change of user clears it.
             prctl::set_pdeathsig(Signal::SIGKILL)?;
+            if let Some(mut processes) = cgroup.as_ref() {
+                // Whoever writes it.
+                processes.write_all(b"0")?;
+            }
             for (resource, most) in &limits {
                 setrlimit(*resource, *most, *most)?;
             }

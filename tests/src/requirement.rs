@@ -5,6 +5,7 @@ use std::{env, fmt, fs};
 use nix::unistd::geteuid;
 
 use crate::{
+    cgroup,
     engine::Engine,
     image,
     kernel::{self, Release},
@@ -24,6 +25,8 @@ pub enum Requirement {
     Ethtool,
     /// systemd, for the unit.
     Systemd,
+    /// Control groups that limit memory.
+    MemoryCgroup,
     /// A daemon with Docker's API, and what the lab's image is made of.
     Docker,
     /// The same, and it has to be dockerd.
@@ -41,6 +44,9 @@ impl Requirement {
             Self::XdpFeatures => since(kernel::XDP_FEATURES),
             Self::Ethtool => missing_program(&["ethtool"]),
             Self::Systemd => missing_program(&["systemd-analyze", "systemctl"]),
+            Self::MemoryCgroup => {
+                (!cgroup::controls_memory()).then(|| "no cgroup controls memory".to_owned())
+            }
             Self::Docker => missing_docker(),
             Self::Dockerd => match Engine::chosen() {
                 Ok(Engine::Podman) => Some("the engine is podman".to_owned()),
@@ -59,6 +65,7 @@ impl fmt::Display for Requirement {
             Self::XdpFeatures => "drivers' XDP features",
             Self::Ethtool => "ethtool",
             Self::Systemd => "systemd",
+            Self::MemoryCgroup => "memory cgroup",
             Self::Docker => "docker",
             Self::Dockerd => "dockerd",
             Self::Portway => "portway",

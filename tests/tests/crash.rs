@@ -25,24 +25,32 @@ use nix::{
     },
 };
 use portway_tests::{
+    cgroup,
     container::Container,
     footprint::{self, Footprint},
     harness::{self, Test},
     lab::{CLIENTS, EXTERNAL, HOST, Lab},
     portway::Portway,
     process::Finished,
+    requirement::Requirement,
     setting::{self, setting},
     tracer::{self, End, Fate},
     wait::{self, PATIENCE},
 };
 
 fn main() -> ExitCode {
+    use Requirement::{Kernel, MemoryCgroup, Portway, Root};
     harness::run([
         Test::of_portway("killed_at_any_system_call", killed),
         Test::of_portway("refused_any_use_of_bpf", refused),
         Test::of_portway("two_at_once", two_at_once),
         Test::of_portway("one_that_does_not_end_is_named", endless),
         Test::of_portway("out_of_file_descriptors_and_lockable_memory", limits),
+        Test::new(
+            "out_of_memory",
+            &[Root, Kernel, Portway, MemoryCgroup],
+            out_of_memory,
+        ),
         Test::of_portway("out_of_room_for_ports", ports_full),
         Test::of_portway("a_read_only_bpffs", read_only),
     ])
@@ -495,6 +503,38 @@ fn limits() -> Result<()> {
         .client
         .run(|| answers((CLIENTS[0], ASKERS[0]).into(), PORTS[0]))?;
     ensure!(answered, "no answer");
+    portway.text("unload")?;
+    footprint::ensure_none(&lab.host)
+}
+
+/// In a cgroup with too little memory the kernel refuses maps, or kills the command.
+fn out_of_memory() -> Result<()> {
+    const KILLED: i32 = 128 + Signal::SIGKILL as i32;
+    let lab = Lab::new()?;
+    let portway = Portway::new(&lab.host)?;
+    let load = format!("load --external {EXTERNAL} --admission direct");
+    let (mut refused, mut killed) = (0, 0);
+    for most in (0..).map(|step| (16 << 20) + step * (24 << 20)) {
+        let memory = cgroup::Memory::new(lab.host.cgroup(), most)?;
+        let command = portway.command(&load).in_cgroup(memory.processes());
+        let finished = command.output()?;
+        match finished.code() {
+            0 => break,
+            KILLED => killed += 1,
+            _ => {
+                ensure_refused(&load, &finished, "Cannot allocate memory")?;
+                refused += 1;
+            }
+        }
+        ensure!(most < 1 << 30, "not loaded with {most} bytes: {finished}");
+        ensure!(!portway.status()?.loaded, "half loaded with {most} bytes");
+        portway.text("unload")?;
+        footprint::ensure_none(&lab.host).with_context(|| format!("{most} bytes"))?;
+    }
+    println!("{refused} refused, {killed} killed");
+    ensure!(refused + killed > 0, "there was always memory enough");
+    let status = portway.status()?;
+    ensure!(status.loaded, "{status:?}");
     portway.text("unload")?;
     footprint::ensure_none(&lab.host)
 }
