@@ -442,7 +442,7 @@ fn no_maps(error: EbpfError) -> anyhow::Error {
         cause.is_some_and(|cause| cause.raw_os_error() == Some(Errno::ENOMEM as i32))
     });
     error.context(if is_memory_short {
-        "cannot create the eBPF maps: no memory for so many; --max-flows makes them smaller"
+        "cannot create the eBPF maps: not enough memory; with a smaller --max-flows they need less"
     } else {
         "cannot create the eBPF maps: is this process allowed to use BPF?"
     })

@@ -8,6 +8,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
 
 use crate::wait;
 
@@ -28,11 +32,12 @@ pub fn name(number: u32) -> String {
     format!("{PREFIX}{}-{number}", process::id())
 }
 
-/// Makes this process the first one of a cgroup, in every hierarchy.
+/// Makes this process the first one of a cgroup in every hierarchy, which are from there on all that it and its
+/// children see.
 ///
 /// # Errors
 /// The kernel's.
-pub fn enter(name: &str) -> Result<()> {
+pub fn confine(name: &str) -> Result<()> {
     for hierarchy in hierarchies() {
         let cgroup = hierarchy.join(name);
         let enter = || -> io::Result<()> {
@@ -45,6 +50,30 @@ pub fn enter(name: &str) -> Result<()> {
             fs::write(cgroup.join(PROCESSES), process::id().to_string())
         };
         enter().with_context(|| format!("cannot enter {}", cgroup.display()))?;
+    }
+    unshare(CloneFlags::CLONE_NEWCGROUP).context("cannot create a cgroup namespace")?;
+    // What is mounted there still shows all of the machine's.
+    let is_v2 = is_cgroup(Path::new(CGROUPS));
+    let own = |kind: &str, target: &Path, options: Option<&str>| {
+        mount(Some(kind), target, Some(kind), MsFlags::empty(), options)
+            .with_context(|| format!("cannot mount a {kind} on {}", target.display()))
+    };
+    if is_v2 {
+        return own("cgroup2", Path::new(CGROUPS), None);
+    }
+    let controllers: Vec<_> = hierarchies()
+        .iter()
+        .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
+        .collect();
+    own("tmpfs", Path::new(CGROUPS), Some("mode=755"))?;
+    for controller in controllers {
+        let target = Path::new(CGROUPS).join(&controller);
+        fs::create_dir(&target)?;
+        match &*controller {
+            "unified" => own("cgroup2", &target, None)?,
+            "systemd" => own("cgroup", &target, Some("none,name=systemd"))?,
+            controller => own("cgroup", &target, Some(controller))?,
+        }
     }
     Ok(())
 }
@@ -96,10 +125,9 @@ fn memory() -> Option<(PathBuf, &'static str)> {
         return Some((v1, "memory.limit_in_bytes"));
     }
     let v2 = Path::new(CGROUPS);
-    let controllers = fs::read_to_string(v2.join("cgroup.subtree_control")).ok()?;
-    let mut controllers = controllers.split_whitespace();
-    let controls = controllers.any(|controller| controller == "memory");
-    controls.then(|| (v2.to_owned(), "memory.max"))
+    // Where nobody has done so, cgroups below the root are given it.
+    fs::write(v2.join("cgroup.subtree_control"), "+memory").ok()?;
+    Some((v2.to_owned(), "memory.max"))
 }
 
 /// Removes what is left of labs whose process is gone.
@@ -131,9 +159,13 @@ fn named(is_wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
     all
 }
 
+/// Whether a folder is a cgroup.
+fn is_cgroup(path: &Path) -> bool {
+    path.join(PROCESSES).exists()
+}
+
 /// The roots of all hierarchies; version 2's may be among version 1's.
 fn hierarchies() -> Vec<PathBuf> {
-    let is_cgroup = |path: &Path| path.join(PROCESSES).exists();
     let root = Path::new(CGROUPS);
     if is_cgroup(root) {
         return vec![root.to_owned()];

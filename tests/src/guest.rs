@@ -3,11 +3,11 @@
 
 use std::{
     convert::Infallible,
-    env,
+    env, fs,
     io::{self, BufRead, BufReader, Read, Write},
     net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::unix::process::CommandExt as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
     str::FromStr,
     thread,
@@ -32,6 +32,12 @@ pub const PROGRAM: &str = "portway-lab-guest";
 
 /// The program that a host boots with.
 pub const SYSTEMD: &str = "/usr/lib/systemd/systemd";
+
+/// Where its units are, in the host.
+pub const UNITS: &str = "/run/units";
+
+/// What there is of a system that boots.
+const TARGETS: [&str; 4] = ["basic", "network-online", "shutdown", "sysinit"];
 
 /// What the guest prints once it can be used.
 pub const READY: &str = "ready";
@@ -217,22 +223,46 @@ pub fn init(system: Option<&System>) -> Result<Infallible> {
     }
 }
 
-/// The same, but it becomes systemd, in a cgroup of its own, with the units of a folder.
+/// The same, but it becomes systemd, in a cgroup of its own. Its units are those in [`UNITS`], at first no more than
+/// targets. `system` is one whose files are written nowhere else: systemd takes it for the machine's.
 ///
 /// # Errors
 /// A mount is refused, or there is no systemd.
-pub fn boot(units: &Path, cgroup: &str, system: Option<&System>) -> Result<Infallible> {
-    prepare(system)?;
-    cgroup::enter(cgroup)?;
-    unshare(CloneFlags::CLONE_NEWCGROUP).context("cannot create a cgroup namespace")?;
+pub fn boot(cgroup: &str, system: &System) -> Result<Infallible> {
+    unshare(CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC)?;
+    prepare(Some(system))?;
+    keep_settings()?;
+    cgroup::confine(cgroup)?;
+    // What Docker will mount is to be seen by services in mount namespaces of their own.
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SHARED, none)?;
+    fs::create_dir(UNITS)?;
+    for target in TARGETS {
+        let unit = format!("[Unit]\nDescription={target}\nDefaultDependencies=no\n");
+        fs::write(format!("{UNITS}/{target}.target"), unit)?;
+    }
     println!("{READY}");
     let error = Command::new(SYSTEMD)
         .args(["--system", "--unit=basic.target", "--log-target=null"])
-        // So that it leaves alone what is the machine's.
         .env("container", "portway-lab")
-        .env("SYSTEMD_UNIT_PATH", units)
+        .env("SYSTEMD_UNIT_PATH", UNITS)
         .exec();
     Err(error).context(SYSTEMD)
+}
+
+/// Keeps the machine's settings and its console from being written here, but for settings of the network namespace.
+fn keep_settings() -> Result<()> {
+    const SETTINGS: &str = "/proc/sys";
+    const OWN: &str = "/proc/sys/net";
+    let none = None::<&str>;
+    for folder in [SETTINGS, OWN] {
+        mount(Some(folder), folder, none, MsFlags::MS_BIND, none)?;
+    }
+    let read_only = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    mount(none, SETTINGS, none, read_only, none).context("cannot keep the machine's settings")?;
+    let nowhere = Some("/dev/null");
+    mount(nowhere, "/dev/console", none, MsFlags::MS_BIND, none)
+        .context("cannot keep the machine's console")
 }
 
 fn prepare(system: Option<&System>) -> Result<()> {

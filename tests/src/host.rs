@@ -1,13 +1,12 @@
 //! The machine under test: a network namespace with a mount and a PID namespace of its own.
 //!
-//! Its first process is `portway-lab-guest init`. The kernel kills that one when the lab's process
+//! Its first process is `portway-lab-guest init`, or systemd. The kernel kills that one when the lab's process
 //! ends, and with it every process of the PID namespace: dockerd, containerd, containers and portway.
 //! Their mounts, /run (a tmpfs), and the bpffs with its pins belong to the mount namespace and
 //! vanish with it. So even a killed lab leaves nothing running, mounted, pinned or written. What the
 //! kernel does not remove is empty cgroups; [`Host`] does when it is dropped, or the next one.
 
 use std::{
-    ffi::OsString,
     fs,
     ops::Deref,
     os::fd::OwnedFd,
@@ -55,32 +54,39 @@ impl Host {
     /// # Errors
     /// Not root, or the guest program is not built.
     pub fn new() -> Result<Self> {
-        Self::start(None)
+        Self::start(false)
     }
 
-    /// The same, but its first process becomes systemd, whose units are those in a folder. It has `basic.target` started.
+    /// The same, but its first process becomes systemd, in a copy of the file system, with the units in
+    /// [`guest::UNITS`].
     ///
     /// # Errors
     /// As [`Host::new`], and there is no systemd.
-    pub fn booted(units: &Path) -> Result<Self> {
-        let host = Self::start(Some(units))?;
+    pub fn booted() -> Result<Self> {
+        let host = Self::start(true)?;
+        let mut said = String::new();
         wait::until_true("systemd", PATIENCE, || {
-            let asked = host.command("systemctl").arg("is-system-running");
-            Ok(asked.output()?.stdout.trim_end() == "running")
-        })?;
+            said = host
+                .command("systemctl")
+                .arg("is-system-running")
+                .output()?
+                .to_string();
+            Ok(said.contains("running"))
+        })
+        .with_context(|| said)?;
         Ok(host)
     }
 
-    fn start(units: Option<&Path>) -> Result<Self> {
+    fn start(boots: bool) -> Result<Self> {
         cgroup::remove_stale();
         let cgroup = cgroup::name(NEXT.fetch_add(1, Ordering::Relaxed));
-        let system = System::chosen()?;
-        let first = match units {
-            None => vec!["init".into()],
-            Some(units) => vec!["boot".into(), units.into(), cgroup.clone().into()],
+        let (role, system) = if boots {
+            (vec!["boot", &cgroup], Some(System::copied()?))
+        } else {
+            (vec!["init"], System::chosen()?)
         };
         let init = Cmd::new_host(guest::program()?)
-            .args::<OsString>(first)
+            .args(role)
             .args(system.iter().flat_map(System::arguments))
             .start()?;
         alive(|hosts| hosts.push((init.pid(), cgroup.clone())));

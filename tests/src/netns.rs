@@ -168,7 +168,9 @@ impl Netns {
     /// of a process with many threads.
     pub(crate) fn before_exec(&self) -> io::Result<()> {
         if let Some(init) = &self.init {
-            setns(init.as_fd(), CloneFlags::CLONE_NEWNS)?;
+            let also =
+                CloneFlags::CLONE_NEWCGROUP | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC;
+            setns(init.as_fd(), CloneFlags::CLONE_NEWNS | also)?;
         }
         setns(self.net.as_fd(), CloneFlags::CLONE_NEWNET)?;
         Ok(())

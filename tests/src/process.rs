@@ -232,7 +232,10 @@ impl Cmd {
         let excess = self.capabilities.complement();
         let limits = self.limits.clone();
         let cgroup = match &self.cgroup {
-            Some(processes) => Some(File::options().write(true).open(processes)?),
+            Some(processes) => {
+                let file = File::options().write(true).open(processes);
+                Some(file.with_context(|| format!("cannot open {}", processes.display()))?)
+            }
             None => None,
         };
         let traced = self.traced;
@@ -251,10 +254,10 @@ impl Cmd {
             for (_, capability) in excess.iter_names() {
                 remove_capability_from_bounding_set(capability)?;
             }
-            // Last, because a change of user clears it.
+            // After the change of user, which clears it.
             prctl::set_pdeathsig(Signal::SIGKILL)?;
             if let Some(mut processes) = cgroup.as_ref() {
-                // Whoever writes it.
+                // That is the process that writes it.
                 processes.write_all(b"0")?;
             }
             for (resource, most) in &limits {

@@ -1,13 +1,13 @@
 //! What a test needs of the machine.
 
-use std::{env, fmt, fs};
+use std::{env, fmt, fs, path::Path};
 
 use nix::unistd::geteuid;
 
 use crate::{
     cgroup,
     engine::Engine,
-    image,
+    guest, image,
     kernel::{self, Release},
     portway, system,
 };
@@ -43,7 +43,7 @@ impl Requirement {
             Self::Kernel => missing_in_kernel(),
             Self::XdpFeatures => since(kernel::XDP_FEATURES),
             Self::Ethtool => missing_program(&["ethtool"]),
-            Self::Systemd => missing_program(&["systemd-analyze", "systemctl"]),
+            Self::Systemd => missing_systemd(),
             Self::MemoryCgroup => {
                 (!cgroup::controls_memory()).then(|| "no cgroup controls memory".to_owned())
             }
@@ -85,6 +85,13 @@ fn missing_in_kernel() -> Option<String> {
         return Some("the kernel has no BPF".to_owned());
     }
     missing_program(&["ip", "tc", "iptables", "iptables-save"])
+}
+
+fn missing_systemd() -> Option<String> {
+    missing_program(&["systemd-analyze", "systemctl"]).or_else(|| {
+        let is_there = system::has(Path::new(guest::SYSTEMD));
+        (!is_there).then(|| format!("no {}", guest::SYSTEMD))
+    })
 }
 
 fn missing_docker() -> Option<String> {

@@ -41,6 +41,20 @@ impl System {
         let Some(folder) = path_setting(VARIABLE) else {
             return Ok(None);
         };
+        let mut system = Self::with_programs(folder)?;
+        system.shared.push(env::temp_dir());
+        Ok(Some(system))
+    }
+
+    /// A copy of it, or of the machine's own: not even temporary files are shared with it.
+    ///
+    /// # Errors
+    /// As [`System::chosen`].
+    pub fn copied() -> Result<Self> {
+        Self::with_programs(path_setting(VARIABLE).unwrap_or_else(|| "/".into()))
+    }
+
+    fn with_programs(folder: PathBuf) -> Result<Self> {
         ensure!(
             folder.is_absolute() && folder.join("usr").is_dir(),
             "{VARIABLE}: {} is not the absolute path of a file system",
@@ -48,11 +62,10 @@ impl System {
         );
         let programs = [Some(guest::program()?), portway::program().ok()];
         let folders = programs.iter().flatten().filter_map(|path| path.parent());
-        let shared = folders.map(Path::to_owned).chain([env::temp_dir()]);
-        Ok(Some(Self {
+        Ok(Self {
             folder,
-            shared: shared.collect(),
-        }))
+            shared: folders.map(Path::to_owned).collect(),
+        })
     }
 
     /// One in `folder`, with what is `shared`.

@@ -9,16 +9,7 @@ use rustix::thread::CapabilitySet;
 pub const NAME: &str = "portway.service";
 
 /// Where it expects the program.
-const PROGRAM: &str = "/usr/local/bin/portway";
-
-/// Its text, with the program somewhere else.
-///
-/// # Errors
-/// It cannot be read.
-pub fn with_program(program: &Path) -> Result<String> {
-    let program = program.to_str().context("the program has an odd name")?;
-    Ok(text()?.replace(PROGRAM, program))
-}
+pub const PROGRAM: &str = "/usr/local/bin/portway";
 
 /// The capabilities that it leaves the service.
 ///
@@ -40,7 +31,11 @@ pub fn capabilities() -> Result<CapabilitySet> {
         .collect()
 }
 
-fn text() -> Result<String> {
+/// Its text.
+///
+/// # Errors
+/// It cannot be read.
+pub fn text() -> Result<String> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../packaging")
         .join(NAME);

@@ -2,14 +2,13 @@
 
 use std::{
     fs,
-    path::Path,
     process::{Command, ExitCode},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use portway_tests::{
     docker::{self, DockerLab},
-    footprint,
+    footprint, guest,
     harness::{self, Test},
     host::Host,
     portway::{self, Portway},
@@ -33,21 +32,18 @@ fn main() -> ExitCode {
 /// The highest exposure that `systemd-analyze security` may find, in tenths.
 const EXPOSURE: &str = "27";
 
-/// Where the program is, and what it says, in the host.
-const PROGRAM: &str = "/run/portway-program";
+/// What `run` says when it has loaded.
+const AT_WORK: &str = "; admission ";
+
+/// What it says, in the host.
 const WORDS: &str = "/run/portway-words";
-
-/// The unit's own way to arguments.
-const ARGUMENTS: &str = "/run/portway-arguments";
-
-/// What the unit names of a system that boots.
-const TARGETS: [&str; 4] = ["basic", "network-online", "shutdown", "sysinit"];
 
 fn tight() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let installed = folder.path().join(unit::NAME);
     let program = portway::program()?.canonicalize()?;
-    fs::write(&installed, unit::with_program(&program)?)?;
+    let text = unit::text()?.replace(unit::PROGRAM, &program.display().to_string());
+    fs::write(&installed, text)?;
     for arguments in [
         &["verify"][..],
         &[
@@ -72,31 +68,24 @@ fn tight() -> Result<()> {
 }
 
 fn service() -> Result<()> {
-    let units = tempfile::tempdir()?;
-    install(units.path())?;
-    let lab = DockerLab::around(Host::booted(units.path())?)?;
-    fs::copy(portway::program()?, lab.host.file(PROGRAM))?;
-    fs::write(lab.host.file(ARGUMENTS), "PORTWAY_ARGS=--mode xdp\n")?;
+    let lab = DockerLab::around(Host::booted()?)?;
     let ethtool = lab.client.command("ethtool");
     ethtool.args(["-K", "eth0", "tx", "off"]).text()?;
     docker::link_namespaces(&lab.host)?;
     docker::docker(&lab.host, "run -d --name web -p 9000:8080 echo")?;
+    install(&lab.host, "PORTWAY_ARGS=--mode xdp\n")?;
 
     let portway = Portway::again(&lab.host, "default")?;
-    let answers_by_xdp = || {
+    let is_answered_by_xdp = |port| -> Result<()> {
+        let active = portway.wait_active("tcp", port);
+        active.with_context(|| words(&lab.host))?;
         wait::until_true("an answer by XDP alone", PATIENCE, || {
-            let (answer, used) = portway.measure(|| Ok(lab.get_from_outside(9000)))?;
+            let (answer, used) = portway.measure(|| Ok(lab.get_from_outside(port)))?;
             Ok(answer.is_ok() && used.both_ways() && used.by_xdp == used.forwarded)
         })
     };
     systemctl(&lab.host, "start portway")?;
-    let active = |port| {
-        portway
-            .wait_active("tcp", port)
-            .with_context(|| words(&lab.host))
-    };
-    active(9000)?;
-    answers_by_xdp()?;
+    is_answered_by_xdp(9000)?;
 
     let first = main_pid(&lab.host)?;
     systemctl(&lab.host, "kill --signal=SIGKILL portway")?;
@@ -106,8 +95,15 @@ fn service() -> Result<()> {
         Ok(pid != 0 && pid != first)
     })?;
     docker::docker(&lab.host, "run -d --name other -p 9001:8080 echo")?;
-    active(9001)?;
-    answers_by_xdp()?;
+    is_answered_by_xdp(9001)?;
+
+    // One that cannot begin, and one that ends, while another follows.
+    let bad = portway.output("run --unload-at-end --mode tc --publish 9001:10.0.0.1:80")?;
+    ensure!(bad.code() == 1, "{bad}");
+    let second = portway.run_with_docker("--unload-at-end")?;
+    second.line(AT_WORK, PATIENCE)?;
+    portway.interrupt(&second)?;
+    is_answered_by_xdp(9001)?;
 
     systemctl(&lab.host, "stop portway")?;
     footprint::ensure_none(&lab.host).with_context(|| words(&lab.host))?;
@@ -115,23 +111,20 @@ fn service() -> Result<()> {
     Ok(())
 }
 
-/// Makes the unit one of a system that has nothing else.
-fn install(units: &Path) -> Result<()> {
-    for target in TARGETS {
-        let text = format!("[Unit]\nDescription={target}\nDefaultDependencies=no\n");
-        fs::write(units.join(format!("{target}.target")), text)?;
-    }
-    fs::write(
-        units.join(unit::NAME),
-        unit::with_program(Path::new(PROGRAM))?,
-    )?;
+/// Installs it as its first lines say.
+fn install(host: &Host, defaults: &str) -> Result<()> {
+    let program = host.file(unit::PROGRAM);
+    fs::copy(portway::program()?, program).context("cannot install the program")?;
+    fs::write(host.file("/etc/default/portway"), defaults)?;
+    let units = host.file(guest::UNITS);
+    fs::write(units.join(unit::NAME), unit::text()?)?;
     let own = units.join(format!("{}.d", unit::NAME));
     fs::create_dir(&own)?;
-    let own_text = format!(
-        "[Service]\nEnvironmentFile=\nEnvironmentFile={ARGUMENTS}\n\
-         StandardOutput=append:{WORDS}\nStandardError=append:{WORDS}\n"
-    );
-    fs::write(own.join("lab.conf"), own_text)?;
+    // Nobody keeps a journal.
+    let output =
+        format!("[Service]\nStandardOutput=append:{WORDS}\nStandardError=append:{WORDS}\n");
+    fs::write(own.join("output.conf"), output)?;
+    systemctl(host, "daemon-reload")?;
     Ok(())
 }
 

@@ -108,7 +108,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "SPEC")]
     pub publish: Vec<String>,
 
-    /// Unload at the end also what was loaded before, such as what a `run` that was killed has left.
+    /// Unload at the end also what was found loaded, such as what a `run` that was killed has left, unless another
+    /// `run` follows it.
     #[arg(long)]
     pub unload_at_end: bool,
 

@@ -32,15 +32,20 @@ pub async fn run(instance: Instance, args: RunArgs) -> anyhow::Result<()> {
     let mut signals = Signals::catch()?;
     let lock = instance.lock().await?;
     let (mut reconciler, origin) = open_or_load(&instance, &lock, &args.load).await?;
-    let unloads = origin == Origin::Loaded || args.unload_at_end;
+    let mut is_interrupted = false;
     let started = tokio::select! {
         result = start(&mut reconciler, &lock, &args, publications) => result,
-        () = signals.next() => Err(anyhow!("interrupted")),
+        () = signals.next() => {
+            is_interrupted = true;
+            Err(anyhow!("interrupted"))
+        }
     };
     let external = match started {
         Ok(external) => external,
         Err(error) => {
-            if unloads {
+            // Who cannot begin leaves alone what others have loaded.
+            let is_over = is_interrupted && args.unload_at_end && !instance.is_watched();
+            if origin == Origin::Loaded || is_over {
                 tear_down(&instance, &lock).await?;
             }
             return Err(error);
@@ -58,7 +63,7 @@ pub async fn run(instance: Instance, args: RunArgs) -> anyhow::Result<()> {
         _ => controller.run(endpoint, &mut signals).await,
     };
     drop(watching);
-    if !unloads {
+    if origin != Origin::Loaded && (!args.unload_at_end || instance.is_watched()) {
         say("left loaded, as it was found");
         return result;
     }

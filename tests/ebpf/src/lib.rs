@@ -52,7 +52,7 @@ pub const GROUP: &str = "skb";
 pub mod maps {
     /// A ring of [`Dropped`](crate::Dropped).
     pub const DROPPED: &str = "DROPPED";
-    /// Per CPU, how many drops the program has dealt with: told, or known for somebody else's.
+    /// Per CPU, how many drops the program has dealt with: told, or not found to be of this run.
     pub const DEALT_WITH: &str = "DEALT_WITH";
 }
 

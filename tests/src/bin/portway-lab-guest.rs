@@ -1,12 +1,8 @@
 //! What runs inside the lab's host and containers.
 
-use std::{
-    env,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{env, path::PathBuf, process::ExitCode};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::{SigSet, Signal};
 use portway_tests::{
     conversation,
@@ -17,7 +13,7 @@ use portway_tests::{
 
 const USAGE: &str = "\
 portway-lab-guest init [FOLDER [SHARED]...] a lab host's first process, in the file system of a folder
-portway-lab-guest boot UNITS CGROUP [FOLDER [SHARED]...] the same, which becomes systemd
+portway-lab-guest boot CGROUP FOLDER [SHARED]... the same, which becomes systemd
 portway-lab-guest serve [SERVICE/PORT]...   servers: http, tcp and udp (echo); http says $GREETING
 portway-lab-guest tell NUMBER [SERVICE/PORT]...   servers that give notice of what comes to them
 portway-lab-guest get HOST:PORT             what an HTTP server says, or why there is no answer";
@@ -37,8 +33,9 @@ fn main() -> ExitCode {
 fn run(args: &[&str]) -> Result<()> {
     match args {
         ["init", rest @ ..] => match guest::init(system(rest).as_ref())? {},
-        ["boot", units, cgroup, rest @ ..] => {
-            match guest::boot(Path::new(units), cgroup, system(rest).as_ref())? {}
+        ["boot", cgroup, rest @ ..] => {
+            let system = system(rest).context("a file system to boot in is missing")?;
+            match guest::boot(cgroup, &system)? {}
         }
         ["serve", endpoints @ ..] => serve(endpoints),
         ["tell", number, endpoints @ ..] => {

@@ -30,6 +30,8 @@ pub struct Drops {
     dropped: RingBuf<MapData>,
     /// All there are, told or not.
     passes: Passes,
+    /// How many of these there were before the program.
+    before: u64,
     reasons: HashMap<u32, String>,
     /// The kernel's functions, by where they begin.
     functions: Vec<(u64, String)>,
@@ -68,7 +70,7 @@ impl Drops {
             .context("cannot look for drops")?;
         let dropped = ebpf.take_map(maps::DROPPED).context("no map of drops")?;
         let reasons = btf.enumerators("skb_drop_reason")?;
-        Ok(Self {
+        let mut drops = Self {
             ebpf,
             dropped: dropped.try_into()?,
             passes,
@@ -77,7 +79,12 @@ impl Drops {
                 .map(|(number, name)| (number, name.trim_start_matches(PREFIX).to_owned()))
                 .collect(),
             functions: functions()?,
-        })
+            before: 0,
+        };
+        let passed = drops.passes.read()?;
+        // Read after, because drops go on: what is taken off must not be too much.
+        drops.before = passed.saturating_sub(drops.dealt_with()?);
+        Ok(drops)
     }
 
     /// Every drop since the last look, and its reason.
@@ -97,11 +104,17 @@ impl Drops {
     /// # Errors
     /// The kernel's.
     pub fn untold(&mut self) -> Result<u64> {
+        // Read first, because drops go on: what is left must not be too little.
+        let dealt_with = self.dealt_with()?;
+        let passed = self.passes.read()?;
+        Ok(passed.saturating_sub(self.before + dealt_with))
+    }
+
+    /// How many the program has been run for, and has told if it had to.
+    fn dealt_with(&self) -> Result<u64> {
         let map = self.ebpf.map(maps::DEALT_WITH);
         let map: PerCpuArray<_, u64> = map.context("no count of drops")?.try_into()?;
-        // Read first, because drops go on.
-        let dealt_with: u64 = map.get(&0, 0)?.iter().sum();
-        Ok(self.passes.read()?.saturating_sub(dealt_with))
+        Ok(map.get(&0, 0)?.iter().sum())
     }
 }
 
