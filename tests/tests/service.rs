@@ -97,13 +97,16 @@ fn service() -> Result<()> {
     docker::docker(&lab.host, "run -d --name other -p 9001:8080 echo")?;
     is_answered_by_xdp(9001)?;
 
-    // One that cannot begin, and one that ends, while another follows.
+    // One that cannot begin, and one that ends, leave what another follows.
+    let following = main_pid(&lab.host)?;
     let bad = portway.output("run --unload-at-end --mode tc --publish 9001:10.0.0.1:80")?;
     ensure!(bad.code() == 1, "{bad}");
     let second = portway.run_with_docker("--unload-at-end")?;
     second.line(AT_WORK, PATIENCE)?;
     portway.interrupt(&second)?;
     is_answered_by_xdp(9001)?;
+    let pid = main_pid(&lab.host)?;
+    ensure!(pid == following, "started again: {}", words(&lab.host));
 
     systemctl(&lab.host, "stop portway")?;
     footprint::ensure_none(&lab.host).with_context(|| words(&lab.host))?;
