@@ -245,9 +245,9 @@ fn detach_clsact(name: &str, attached: &Attached) -> anyhow::Result<()> {
         qdisc_detach_program(name, direction, attached.role.program()).map_err(ProgramError::from)
     } else {
         let handle = TcHandle::from(attached.note.handle);
-        let link =
-            SchedClassifierLink::attached(name, direction, attached.note.priority, handle, None)?;
-        aya::programs::Link::detach(link)
+        SchedClassifierLink::attached(name, direction, attached.note.priority, handle, None)
+            .map_err(|error| ProgramError::TcError(TcError::IoError(error)))
+            .and_then(aya::programs::Link::detach)
     };
     match result {
         Err(error) if is_not_there(&error) => Ok(()),
@@ -277,18 +277,20 @@ pub async fn detach_unknown_filters(netlink: &Netlink) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether somebody else has removed the filter or its qdisc.
+/// Whether somebody else has removed the filter, its qdisc or the interface.
 fn is_not_there(error: &ProgramError) -> bool {
     let code = match error {
         ProgramError::NetlinkError(error) | ProgramError::TcError(TcError::NetlinkError(error)) => {
             error.raw_os_error()
         }
-        ProgramError::TcError(TcError::IoError(error)) => {
-            return error.kind() == io::ErrorKind::NotFound;
-        }
+        ProgramError::TcError(TcError::IoError(error)) => match error.kind() {
+            io::ErrorKind::NotFound => return true,
+            _ => error.raw_os_error(),
+        },
         _ => None,
     };
-    matches!(code, Some(code) if code == nix::libc::ENOENT || code == nix::libc::EINVAL)
+    const NOT_THERE: [i32; 3] = [nix::libc::ENOENT, nix::libc::EINVAL, nix::libc::ENODEV];
+    code.is_some_and(|code| NOT_THERE.contains(&code))
 }
 
 /// Whether the kernel does not know TCX links: `EINVAL` for the attach type (before 6.6).

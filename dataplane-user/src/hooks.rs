@@ -5,7 +5,7 @@ use std::{
     fmt,
 };
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use aya::programs::TcAttachType;
 use dataplane_common::{
     layout::programs,
@@ -251,7 +251,25 @@ pub fn interface_index(name: &str) -> anyhow::Result<u32> {
 }
 
 /// The name of the interface with this index.
+///
+/// # Errors
+///
+/// There is none.
 pub fn interface_name(ifindex: u32) -> anyhow::Result<String> {
-    let name = if_indextoname(ifindex).map_err(|_| anyhow!("interface {ifindex} is gone"))?;
+    // nix (0.31) takes what libc returns where there is none, a null pointer, for an empty name.
+    let name = if_indextoname(ifindex).ok().filter(|name| !name.is_empty());
+    let name = name.with_context(|| format!("interface {ifindex} is gone"))?;
     Ok(name.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_that_is_not_there_has_no_name() {
+        assert_eq!(interface_name(1).expect("loopback"), "lo");
+        let error = interface_name(i32::MAX as u32).expect_err("no such interface");
+        assert_eq!(error.to_string(), "interface 2147483647 is gone");
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::{net::Ipv4Addr, process::ExitCode};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use portway_tests::{
     container::Container,
     conversation,
@@ -24,6 +24,10 @@ fn main() -> ExitCode {
             "a_clsact_filter_that_was_removed_comes_back",
             removed_clsact,
         ),
+        Test::of_portway("a_container_takes_its_hooks_with_it", || {
+            gone("auto")?;
+            gone("clsact")
+        }),
         Test::of_portway("hooks_outlast_a_default_route", default_route),
     ])
 }
@@ -66,6 +70,41 @@ fn removed_clsact() -> Result<()> {
         })?;
     }
     portway.interrupt(&run)
+}
+
+/// A container goes, with all that hung on its interface: `run` finds nothing wrong with that, and goes on.
+fn gone(hook: &str) -> Result<()> {
+    let lab = Lab::new()?;
+    let [web, stays] =
+        [1, 2].map(|number| Container::new(&lab.host, number)?.serve(&["http/8080"]));
+    let (web, stays) = (web?, stays?);
+    let address = web.address;
+    let portway = Portway::new(&lab.host)?;
+    let run = portway.run(&format!(
+        "--no-docker --admission direct --tc-hook {hook} --publish 9000:{address}:8080 --publish 9001:{}:8080",
+        stays.address
+    ))?;
+    for port in [9000, 9001] {
+        portway.wait_active("tcp", port)?;
+    }
+    drop(web);
+    let is_active =
+        || Ok::<_, anyhow::Error>(portway.port("tcp", 9000)?.context("no port")?.state == "active");
+    wait::until_true("an end of its port", PATIENCE, || Ok(!is_active()?))?;
+    let _again = Container::at(&lab.host, 1, address)?.serve(&["http/8080"])?;
+    portway.wait_active("tcp", 9000)?;
+    for port in [9000, 9001] {
+        let (answer, used) = portway.measure(|| Ok(lab.get_from_outside(port)))?;
+        ensure!(
+            answer.is_ok() && used.both_ways(),
+            "{hook}: {answer:?}, {used:?}"
+        );
+    }
+    let lines = run.lines();
+    let failure = lines.iter().find(|line| line.text.contains("trying again"));
+    ensure!(failure.is_none(), "{hook}: {failure:?}");
+    portway.interrupt(&run)?;
+    footprint::ensure_none(&lab.host)
 }
 
 /// Clients still come while the default route is away, as it is when a link flaps.

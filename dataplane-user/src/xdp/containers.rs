@@ -26,8 +26,8 @@ use crate::{
     rows,
 };
 
-/// How long a container that cannot be made ready is left alone before the next attempt: to look for network
-/// namespaces takes a walk through /proc.
+/// How long a container that cannot be made ready is left alone before the next attempt, and one that is ready is
+/// believed to stay so where the kernel does not tell: to look for network namespaces takes a walk through /proc.
 const RETRY: Duration = Duration::from_secs(10);
 
 /// The note of a GRO that was turned on.
@@ -43,8 +43,8 @@ const TURNED_ON: Hook = Hook {
 pub struct Containers {
     /// When those that could not be made ready were last tried, by the host's end of their veth pair.
     failed: HashMap<u32, Instant>,
-    /// Those that are ready, where the kernel does not tell.
-    ready: HashSet<u32>,
+    /// When those that are ready were last asked, where the kernel does not tell.
+    ready: HashMap<u32, Instant>,
 }
 
 /// A container to be worked on: the host's end of its veth pair, and its own.
@@ -76,7 +76,7 @@ impl Containers {
             Some(Flavor::Generic) | None => HashSet::new(),
         };
         self.failed.retain(|veth, _| wanted.contains(veth));
-        self.ready.retain(|veth| wanted.contains(veth));
+        self.ready.retain(|veth, _| wanted.contains(veth));
         let ready = self.prepare(dataplane, netlink, network, &wanted).await?;
         for (number, veth) in live {
             let is_reached = match flavor {
@@ -114,7 +114,7 @@ impl Containers {
         }
         let found = find(netlink, missing).await;
         for (veth, was_off) in turn_on(dataplane, found).await? {
-            self.ready.insert(veth);
+            self.ready.insert(veth, Instant::now());
             // Should it not be ready now, then because somebody has turned it off again.
             if was_off {
                 self.failed.remove(&veth);
@@ -139,7 +139,11 @@ impl Containers {
                     features.is_some_and(|features| features.has(XdpFeatures::TARGET))
                 })
                 .collect(),
-            None => self.ready.clone(),
+            None => {
+                let asked = self.ready.iter();
+                let lately = asked.filter(|(_, asked)| asked.elapsed() <= RETRY);
+                lately.map(|(veth, _)| *veth).collect()
+            }
         })
     }
 }

@@ -11,7 +11,7 @@ use crate::page::{self, Column};
 const LIMIT: u32 = 1_000_000;
 
 /// What differs between kernels and no test says: a need, and the release that met it.
-const DIFFERENCES: [(&str, &str); 2] = [
+const DIFFERENCES: [(&str, &str); 3] = [
     (
         "TCX: programs come and go without a qdisc",
         "6.6; before, clsact",
@@ -19,6 +19,10 @@ const DIFFERENCES: [(&str, &str); 2] = [
     (
         "Drivers tell whether they can redirect, which `--mode auto` wants to know before it takes XDP",
         "6.3; before, `--mode xdp` takes it",
+    ),
+    (
+        "The kernel tells when a container's GRO has been turned off",
+        "6.3; before, `run` looks every ten seconds",
     ),
 ];
 
