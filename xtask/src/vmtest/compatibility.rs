@@ -14,7 +14,7 @@ const LIMIT: u32 = 1_000_000;
 const DIFFERENCES: [(&str, &str); 3] = [
     (
         "TCX: programs come and go without a qdisc",
-        "6.6; before, clsact",
+        "6.6; before, clsact, at whose coming and going the kernel stops the interface for a moment, and drops what the host sends by it",
     ),
     (
         "Drivers tell whether they can redirect, which `--mode auto` wants to know before it takes XDP",
