@@ -5,6 +5,7 @@
 //! comparison. What has become of the traffic is printed.
 
 use std::{
+    collections::BTreeSet,
     env,
     net::Ipv4Addr,
     process::ExitCode,
@@ -147,12 +148,17 @@ fn upgraded() -> Result<()> {
         if is_without() {
             return Ok(());
         }
-        let before = portway.status()?.flows;
+        let before = lasting(&portway)?;
         let said = builds[cycle as usize % 2].load("")?;
         ensure!(said.starts_with("upgraded"), "{said}");
         play.ensure_fast(&portway)?;
-        let after = portway.status()?.flows;
-        ensure!(after >= before, "{after} flows left of {before}");
+        let after = lasting(&portway)?;
+        let lost: Vec<_> = before.difference(&after).collect();
+        ensure!(
+            lost.is_empty(),
+            "of {} flows not kept: {lost:?}",
+            before.len()
+        );
         Ok(())
     })?;
     if let Some(run) = run {
@@ -160,6 +166,18 @@ fn upgraded() -> Result<()> {
         unload(&lab, &portway)?;
     }
     play.end("upgraded")
+}
+
+/// The clients of flows that have no reason to end within seconds, by protocol: those of TCP that are established, those of
+/// UDP in use.
+fn lasting(portway: &Portway<'_>) -> Result<BTreeSet<(String, String)>> {
+    const IN_USE: f64 = 5.0;
+    let mut flows = portway.flows()?;
+    flows.retain(|flow| {
+        flow.state == "established" && (flow.protocol == "tcp" || flow.idle_s < IN_USE)
+    });
+    let clients = flows.into_iter().map(|flow| (flow.protocol, flow.client));
+    Ok(clients.collect())
 }
 
 /// Docker's container stays.

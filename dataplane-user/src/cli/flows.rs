@@ -94,6 +94,11 @@ fn visit_live<A: Address>(
     })
 }
 
+/// Seconds from one moment to another; none if a packet has come since the other was taken for now.
+fn seconds_from(then: u32, now: u32) -> u32 {
+    now.wrapping_sub(then).cast_signed().max(0).cast_unsigned()
+}
+
 /// A flow as of `now`, in seconds of the clock that it is stamped with.
 fn line<A: Address>(key: &FlowKey<A>, flow: &Flow<A>, now: u32) -> Option<FlowLine> {
     Some(FlowLine {
@@ -102,11 +107,27 @@ fn line<A: Address>(key: &FlowKey<A>, flow: &Flow<A>, now: u32) -> Option<FlowLi
         host: SocketAddr::new(flow.host_address.to_ip(), flow.host_port.get()),
         container: SocketAddr::new(key.container.to_ip(), key.container_port.get()),
         state: flow.state().word(),
-        age_s: now.wrapping_sub(flow.created),
-        idle_s: now.wrapping_sub(flow.last_seen),
+        age_s: seconds_from(flow.created, now),
+        idle_s: seconds_from(flow.last_seen, now),
         packets_in: flow.traffic.packets_in,
         packets_out: flow.traffic.packets_out,
         bytes_in: flow.traffic.bytes_in,
         bytes_out: flow.traffic.bytes_out,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packet_that_comes_meanwhile_is_no_age_ago() {
+        assert_eq!(seconds_from(100, 103), 3);
+        assert_eq!(seconds_from(104, 103), 0);
+        assert_eq!(
+            seconds_from(u32::MAX, 1),
+            2,
+            "the clock's low half goes round"
+        );
+    }
 }
