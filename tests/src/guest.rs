@@ -25,7 +25,7 @@ use nix::{
 };
 use socket2::{Domain, Socket, Type};
 
-use crate::{cgroup, system::System};
+use crate::{cgroup, netns::keep_mounts_private, system::System};
 
 /// The guest's file name, here and in an image.
 pub const PROGRAM: &str = "portway-lab-guest";
@@ -267,9 +267,7 @@ fn keep_settings() -> Result<()> {
 
 fn prepare(system: Option<&System>) -> Result<()> {
     let none = None::<&str>;
-    // What is mounted here must not show up outside.
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
-        .context("cannot make the mounts private")?;
+    keep_mounts_private()?;
     for (kind, target) in [("proc", "/proc"), ("tmpfs", "/run"), ("bpf", "/sys/fs/bpf")] {
         mount(Some(kind), target, Some(kind), MsFlags::empty(), none)
             .with_context(|| format!("cannot mount a {kind} on {target}"))?;

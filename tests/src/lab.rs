@@ -99,6 +99,16 @@ impl Lab {
         Ok(Self { client, host })
     }
 
+    /// Has the client's kernel finish checksums before it hands packets to the link, as XDP wants them.
+    ///
+    /// # Errors
+    /// There is no ethtool.
+    pub fn finish_checksums(&self) -> Result<()> {
+        let ethtool = self.client.command("ethtool");
+        ethtool.args(["-K", "eth0", "tx", "off"]).text()?;
+        Ok(())
+    }
+
     /// `GET /` of the host's `port` from outside.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use nix::{
+    mount::{MsFlags, mount},
     net::if_::if_nametoindex,
     sched::{CloneFlags, setns, unshare},
 };
@@ -186,6 +187,13 @@ pub(crate) fn on_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Res
             .join()
             .map_err(|panic| anyhow!("panicked in its namespace: {}", panic_text(&*panic)))?
     })
+}
+
+/// Has nobody outside see what is mounted from here on, in a mount namespace of the thread's own.
+pub(crate) fn keep_mounts_private() -> Result<()> {
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        .context("cannot make the mounts private")
 }
 
 /// The words of a panic, as far as it has any.

@@ -22,10 +22,13 @@ use crate::{
     daemon::Daemon,
     docker,
     host::Host,
-    lab::EXTERNAL,
+    lab::{EXTERNAL, Lab},
     process::{Cmd, Finished},
     wait::{self, PATIENCE},
 };
+
+/// What `run` says when it has loaded.
+pub const AT_WORK: &str = "; admission ";
 
 /// Numbers this process's instances.
 static NEXT: AtomicU32 = AtomicU32::new(1);
@@ -187,6 +190,18 @@ impl<'a> Portway<'a> {
         .with_context(|| match self.text("ls") {
             Ok(table) => format!("portway ls:\n{table}"),
             Err(error) => format!("{error:#}"),
+        })
+    }
+
+    /// Waits until a port of TCP is active, and an answer from it takes XDP and nothing else.
+    ///
+    /// # Errors
+    /// It is not, in time.
+    pub fn wait_answer_by_xdp(&self, lab: &Lab, host_port: u16) -> Result<()> {
+        self.wait_active("tcp", host_port)?;
+        wait::until_true("an answer by XDP alone", PATIENCE, || {
+            let (answer, used) = self.measure(|| Ok(lab.get_from_outside(host_port)))?;
+            Ok(answer.is_ok() && used.both_ways() && used.by_xdp == used.forwarded)
         })
     }
 

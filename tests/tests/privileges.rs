@@ -23,7 +23,7 @@ use portway_tests::{
     footprint,
     harness::{self, Test},
     lab::Lab,
-    portway::Portway,
+    portway::{AT_WORK, Portway},
     requirement::Requirement,
     unit,
     wait::{self, PATIENCE},
@@ -59,8 +59,7 @@ const HELD_BACK: CapabilitySet = CapabilitySet::SYS_ADMIN
     .union(CapabilitySet::NET_BIND_SERVICE)
     .union(CapabilitySet::NET_RAW);
 
-/// What `run` says when it has loaded, and how long that may take where the machine is busy.
-const AT_WORK: &str = "; admission ";
+/// How long loading may take where the machine is busy.
 const LOADING: Duration = Duration::from_secs(60);
 
 fn three() -> Result<()> {
@@ -89,17 +88,12 @@ fn service() -> Result<()> {
     let lab = DockerLab::new()?;
     docker::docker(&lab.host, "run -d --name web -p 9000:8080 echo")?;
     docker::link_namespaces(&lab.host)?;
-    let ethtool = lab.client.command("ethtool");
-    ethtool.args(["-K", "eth0", "tx", "off"]).text()?;
+    lab.finish_checksums()?;
     let capabilities = unit::capabilities()?;
     let portway = Portway::new(&lab.host)?.with_capabilities(capabilities);
     let run = portway.run_with_docker("--mode xdp")?;
     run.line(AT_WORK, LOADING)?;
-    portway.wait_active("tcp", 9000)?;
-    wait::until_true("an answer by XDP alone", PATIENCE, || {
-        let (answer, used) = portway.measure(|| Ok(lab.get_from_outside(9000)))?;
-        Ok(answer.is_ok() && used.both_ways() && used.by_xdp == used.forwarded)
-    })?;
+    portway.wait_answer_by_xdp(&lab, 9000)?;
     check_threads(run.pid(), WORKING, capabilities)?;
     portway.interrupt(&run)?;
     footprint::ensure_none(&lab.host)

@@ -11,7 +11,7 @@ use portway_tests::{
     footprint, guest,
     harness::{self, Test},
     host::Host,
-    portway::{self, Portway},
+    portway::{self, AT_WORK, Portway},
     requirement::Requirement,
     unit,
     wait::{self, PATIENCE},
@@ -31,9 +31,6 @@ fn main() -> ExitCode {
 
 /// The highest exposure that `systemd-analyze security` may find, in tenths.
 const EXPOSURE: &str = "27";
-
-/// What `run` says when it has loaded.
-const AT_WORK: &str = "; admission ";
 
 /// What it says, in the host.
 const WORDS: &str = "/run/portway-words";
@@ -69,20 +66,15 @@ fn tight() -> Result<()> {
 
 fn service() -> Result<()> {
     let lab = DockerLab::around(Host::booted()?)?;
-    let ethtool = lab.client.command("ethtool");
-    ethtool.args(["-K", "eth0", "tx", "off"]).text()?;
+    lab.finish_checksums()?;
     docker::link_namespaces(&lab.host)?;
     docker::docker(&lab.host, "run -d --name web -p 9000:8080 echo")?;
     install(&lab.host, "PORTWAY_ARGS=--mode xdp\n")?;
 
     let portway = Portway::again(&lab.host, "default")?;
-    let is_answered_by_xdp = |port| -> Result<()> {
-        let active = portway.wait_active("tcp", port);
-        active.with_context(|| words(&lab.host))?;
-        wait::until_true("an answer by XDP alone", PATIENCE, || {
-            let (answer, used) = portway.measure(|| Ok(lab.get_from_outside(port)))?;
-            Ok(answer.is_ok() && used.both_ways() && used.by_xdp == used.forwarded)
-        })
+    let is_answered_by_xdp = |port| {
+        let answered = portway.wait_answer_by_xdp(&lab, port);
+        answered.with_context(|| words(&lab.host))
     };
     systemctl(&lab.host, "start portway")?;
     is_answered_by_xdp(9000)?;

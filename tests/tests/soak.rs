@@ -3,14 +3,22 @@
 //!
 //! `PORTWAY_SOAK_MINUTES` is how long, `PORTWAY_SEED` gives the same order again.
 
-use std::{process::ExitCode, thread, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, UdpSocket},
+    process::ExitCode,
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
+use bytemuck::bytes_of;
 use fastrand::Rng;
 use portway_tests::{
     footprint::Footprint,
     harness::{self, Test},
     lab::Lab,
+    requirement::Requirement,
     setting::{self, setting},
     soak::{
         drops::Drops,
@@ -22,12 +30,58 @@ use portway_tests::{
     },
     wait::{self, PATIENCE},
 };
+use portway_tests_ebpf::Stamp;
 
 fn main() -> ExitCode {
-    harness::run([Test::with_dockerd(
-        "every_packet_is_accounted_for_whatever_happens",
-        soak,
-    )])
+    use Requirement::{Kernel, Root};
+    harness::run([
+        Test::with_dockerd("every_packet_is_accounted_for_whatever_happens", soak),
+        Test::new(
+            "drops_that_are_not_shown_are_counted",
+            &[Root, Kernel],
+            shown,
+        ),
+    ])
+}
+
+/// Sockets that are filled and closed, and datagrams in each.
+const SOCKETS: u32 = 2_000;
+const HELD: u32 = 9;
+
+/// What a closed socket has held is dropped; either it is told, or it is one of those that the kernel has counted only.
+fn shown() -> Result<()> {
+    let run = Rng::new().u64(1..);
+    let mut drops = Drops::watch(run)?;
+    let mut open = BTreeSet::new();
+    let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    for flow in 0..SOCKETS {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        for sequence in 0..HELD {
+            let stamp = Stamp {
+                run,
+                flow,
+                sequence,
+                server: Stamp::ASKS,
+                padding: 0,
+            };
+            client.send_to(bytes_of(&stamp), socket.local_addr()?)?;
+            open.insert((flow, sequence));
+        }
+    }
+    let mut untold = 0;
+    wait::until_true("the end of every datagram", PATIENCE, || {
+        drops.read(|stamp, _| {
+            open.remove(&(stamp.flow, stamp.sequence));
+        });
+        untold = drops.untold()?;
+        Ok(open.len() as u64 <= untold)
+    })?;
+    println!(
+        "{} of {} not told, {untold} counted",
+        open.len(),
+        SOCKETS * HELD
+    );
+    Ok(())
 }
 
 /// How long, in minutes, unless somebody wants more.

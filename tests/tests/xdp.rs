@@ -89,13 +89,6 @@ fn specs(container: &Container) -> [String; 4] {
     ]
 }
 
-/// Has the client's kernel finish checksums before it hands packets to the link.
-fn finish_checksums(lab: &Lab) -> Result<()> {
-    let ethtool = lab.client.command("ethtool");
-    ethtool.args(["-K", "eth0", "tx", "off"]).text()?;
-    Ok(())
-}
-
 fn has_gro(container: &Container) -> Result<bool> {
     container
         .netns
@@ -151,7 +144,7 @@ fn finished() -> Result<()> {
     let lab = Lab::new()?;
     let container = echo(&lab, 1)?;
     let portway = load(&lab, &container, "--mode xdp")?;
-    finish_checksums(&lab)?;
+    lab.finish_checksums()?;
     let status = portway.status()?;
     let external = status.external(EXTERNAL)?;
     ensure!(
@@ -182,7 +175,7 @@ fn renewed() -> Result<()> {
     let lab = Lab::new()?;
     let container = echo(&lab, 1)?;
     let portway = load(&lab, &container, "--mode xdp")?;
-    finish_checksums(&lab)?;
+    lab.finish_checksums()?;
     for host in [IpAddr::from(HOST), HOST_V6.into()] {
         let used = udp(&portway, &lab.client, (host, PORT))?;
         ensure!(used == ALL_BY_XDP, "UDP to {host}: {used:?}");
@@ -226,7 +219,7 @@ fn containers() -> Result<()> {
         "--no-docker --admission direct --mode xdp {}",
         published.join(" ")
     ))?;
-    finish_checksums(&lab)?;
+    lab.finish_checksums()?;
     let all_by_xdp = || {
         for port in PORT..PORT + 3 {
             portway.wait_active("udp", port)?;
@@ -314,7 +307,7 @@ fn gro_comes_back() -> Result<()> {
     let container = echo(&lab, 1)?;
     let portway = load(&lab, &container, "--mode xdp")?;
     let run = portway.run("--no-docker")?;
-    finish_checksums(&lab)?;
+    lab.finish_checksums()?;
     wait::until_true("run at work", PATIENCE, || Ok(!run.lines().is_empty()))?;
     // Where the kernel tells, before portway would look by itself, which it does every ten seconds.
     let seen_within = if kernel::release() >= kernel::XDP_FEATURES {
@@ -345,7 +338,7 @@ fn hidden() -> Result<()> {
     let portway = Portway::new(&lab.host)?;
     portway.load("--admission direct --mode xdp")?;
     portway.publish(&format!("{PORT}:{address}/udp"))?;
-    finish_checksums(&lab)?;
+    lab.finish_checksums()?;
     let mut datagrams = lab
         .client
         .run(|| Datagrams::new(None, (HOST, PORT).into()))?;
@@ -518,7 +511,7 @@ fn modes() -> Result<()> {
     let lab = Lab::new()?;
     let container = echo(&lab, 1)?;
     let portway = load(&lab, &container, "--mode xdp")?;
-    finish_checksums(&lab)?;
+    lab.finish_checksums()?;
     let run = portway.run("--no-docker")?;
     wait::until_true("run at work", PATIENCE, || Ok(!run.lines().is_empty()))?;
     let mut connection: TcpStream = lab
@@ -548,7 +541,7 @@ fn generic() -> Result<()> {
     let lab = Lab::new()?;
     let container = echo(&lab, 1)?;
     let portway = load(&lab, &container, "--mode xdp-generic")?;
-    finish_checksums(&lab)?;
+    lab.finish_checksums()?;
     let status = portway.status()?;
     let external = status.external(EXTERNAL)?;
     ensure!(
@@ -578,7 +571,7 @@ fn another_mac() -> Result<()> {
         specs.join(" ")
     ))?;
     portway.wait_active("udp", PORT)?;
-    finish_checksums(&lab)?;
+    lab.finish_checksums()?;
     lab.host
         .ip(&format!("link set {EXTERNAL} address 02:00:00:00:99:77"))?;
     lab.client.ip("neigh flush all")?;
@@ -600,7 +593,7 @@ fn firewall() -> Result<()> {
     let portway = Portway::new(&lab.host)?;
     portway.load("--admission netfilter --mode xdp")?;
     publish(&portway, &container)?;
-    finish_checksums(&lab)?;
+    lab.finish_checksums()?;
     let target = SocketAddr::from((HOST, PORT));
     let mut admitted = lab
         .client
@@ -644,17 +637,10 @@ fn restarted() -> Result<()> {
     docker::docker(&lab.host, "run -d --name web -p 9000:8080 echo")?;
     let portway = Portway::new(&lab.host)?;
     let run = portway.run_with_docker("--mode xdp")?;
-    finish_checksums(&lab)?;
-    let by_xdp = || {
-        portway.wait_active("tcp", PORT)?;
-        wait::until_true("an answer by XDP alone", PATIENCE, || {
-            let (answer, used) = portway.measure(|| Ok(lab.get_from_outside(PORT)))?;
-            Ok(answer.is_ok() && used.both_ways() && used.by_xdp == used.forwarded)
-        })
-    };
-    by_xdp()?;
+    lab.finish_checksums()?;
+    portway.wait_answer_by_xdp(&lab, PORT)?;
     docker::docker(&lab.host, "restart --time 0 web")?;
-    by_xdp()?;
+    portway.wait_answer_by_xdp(&lab, PORT)?;
     portway.interrupt(&run)?;
     footprint::ensure_none(&lab.host)
 }

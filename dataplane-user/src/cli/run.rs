@@ -32,6 +32,8 @@ pub async fn run(instance: Instance, args: RunArgs) -> anyhow::Result<()> {
     let mut signals = Signals::catch()?;
     let lock = instance.lock().await?;
     let (mut reconciler, origin) = open_or_load(&instance, &lock, &args.load).await?;
+    let is_to_be_unloaded =
+        || origin == Origin::Loaded || (args.unload_at_end && !instance.is_watched());
     let mut is_interrupted = false;
     let started = tokio::select! {
         result = start(&mut reconciler, &lock, &args, publications) => result,
@@ -44,8 +46,7 @@ pub async fn run(instance: Instance, args: RunArgs) -> anyhow::Result<()> {
         Ok(external) => external,
         Err(error) => {
             // Who cannot begin leaves alone what others have loaded.
-            let is_over = is_interrupted && args.unload_at_end && !instance.is_watched();
-            if origin == Origin::Loaded || is_over {
+            if origin == Origin::Loaded || (is_interrupted && is_to_be_unloaded()) {
                 tear_down(&instance, &lock).await?;
             }
             return Err(error);
@@ -63,7 +64,7 @@ pub async fn run(instance: Instance, args: RunArgs) -> anyhow::Result<()> {
         _ => controller.run(endpoint, &mut signals).await,
     };
     drop(watching);
-    if origin != Origin::Loaded && (!args.unload_at_end || instance.is_watched()) {
+    if !is_to_be_unloaded() {
         say("left loaded, as it was found");
         return result;
     }

@@ -1,14 +1,16 @@
 //! How often the kernel passes a tracepoint, by its own counters (perf_event_open(2)). A program at it is not run each
 //! time: not where it has come upon itself, and not above tasks that the kernel is told to keep programs from.
 
-use std::{fs, thread};
+use std::fs;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
 };
 use perf_event::{Builder, Counter, events::Tracepoint};
+
+use crate::netns::{keep_mounts_private, on_thread};
 
 /// What counts, from its making on.
 pub struct Passes {
@@ -56,15 +58,12 @@ fn number(group: &str, tracepoint: &str) -> Result<u64> {
     let id = tracefs
         .path()
         .join(format!("events/{group}/{tracepoint}/id"));
-    let read = || -> Result<u64> {
+    on_thread(|| {
         unshare(CloneFlags::CLONE_NEWNS)?;
-        let none = None::<&str>;
-        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+        keep_mounts_private()?;
         let kind = Some("tracefs");
-        mount(kind, tracefs.path(), kind, MsFlags::empty(), none)?;
+        mount(kind, tracefs.path(), kind, MsFlags::empty(), None::<&str>)?;
         Ok(fs::read_to_string(&id)?.trim().parse()?)
-    };
-    thread::scope(|scope| scope.spawn(read).join())
-        .map_err(|_panic| anyhow!("the thread that looks for {tracepoint} has panicked"))?
-        .with_context(|| format!("cannot look for the tracepoint {group}:{tracepoint}"))
+    })
+    .with_context(|| format!("cannot look for the tracepoint {group}:{tracepoint}"))
 }
