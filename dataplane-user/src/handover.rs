@@ -3,8 +3,10 @@
 //! A flow that was begun without the kernel's knowledge would be a stranger to it. Its replies would leave
 //! from the wrong port, and what its client sends would be picked up in mid-conversation at best. With an
 //! entry of its own it goes on as if netfilter had translated it from the start.
+//!
+//! That goes for flows that have only begun, too: the answer to a question of UDP may take its time.
 
-use std::{collections::HashSet, fmt, net::SocketAddr};
+use std::{collections::HashMap, fmt, net::SocketAddr};
 
 use dataplane_common::{
     flow::{Flow, FlowKey},
@@ -15,14 +17,14 @@ use nix::errno::Errno;
 
 use crate::{
     address::Address,
-    conntrack::{Conntrack, Entry, Outcome, Tuple},
+    conntrack::{Conntrack, Entry, Outcome, Status, TcpState, Tuple},
     dataplane::{Dataplane, FamilyMaps},
     firewall::{Family, look_for_nat},
     flows,
     liveness::Liveness,
 };
 
-/// What has become of live flows.
+/// What has become of live flows, those that both ends have been heard of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct HandedOver {
     /// The kernel knows them, and they go on.
@@ -69,8 +71,8 @@ pub enum Tell {
 /// Handing over, in one go or several: each tells of what it has not been told yet.
 #[derive(Debug, Default)]
 pub struct Handover {
-    /// Conversations that conntrack was told of, as their clients see them.
-    told: HashSet<(IpProtocol, Tuple)>,
+    /// Conversations that conntrack was told of, as their clients see them, and what of each.
+    told: HashMap<(IpProtocol, Tuple), Status>,
     /// The IP versions that nobody else translates.
     without_nat: Vec<Family>,
     outcome: HandedOver,
@@ -88,8 +90,7 @@ impl Handover {
         }
     }
 
-    /// Tells conntrack of live flows that both ends have been heard of. Where there is no conntrack there is
-    /// nobody to tell.
+    /// Tells conntrack of live flows. Where there is no conntrack there is nobody to tell.
     ///
     /// # Errors
     ///
@@ -101,10 +102,13 @@ impl Handover {
             (Family::V4, live_entries(dataplane, &dataplane.v4, tell)?),
             (Family::V6, live_entries(dataplane, &dataplane.v6, tell)?),
         ] {
-            let is_news = |entry: &Entry| self.told.insert((entry.protocol, entry.original));
+            let is_news = |entry: &Entry| {
+                let conversation = (entry.protocol, entry.original);
+                self.told.insert(conversation, entry.status) != Some(entry.status)
+            };
             let news: Vec<_> = live.into_iter().filter(is_news).collect();
             if conntrack.is_none() || self.without_nat.contains(&family) {
-                self.outcome.ended += news.len();
+                self.outcome.ended += news.iter().filter(|entry| is_live(entry)).count();
             } else {
                 entries.extend(news);
             }
@@ -113,7 +117,11 @@ impl Handover {
             return Ok(());
         };
         match tell {
-            Tell::OfAllBegunHere => self.insert(&mut conntrack, entries),
+            Tell::OfAllBegunHere => {
+                // Where the table gets full, a flood's flows are those that find no room.
+                entries.sort_by_key(|entry| !is_live(entry));
+                self.insert(&mut conntrack, entries)
+            }
             Tell::OfNoneThatItForgot => {
                 self.outcome.kept += entries.len();
                 conntrack.refresh(entries)
@@ -130,18 +138,21 @@ impl Handover {
         let outcome = &mut self.outcome;
         let (mut known, mut stale) = (Vec::new(), Vec::new());
         conntrack.insert(entries, |entry, result| match result {
-            Outcome::Done => outcome.kept += 1,
+            Outcome::Done => outcome.keep(entry),
             Outcome::Unchanged => known.push(*entry),
-            Outcome::Elsewhere => stale.push(*entry),
+            // Whoever has only begun may be somebody who claims to be that client.
+            Outcome::Elsewhere if is_live(entry) => stale.push(*entry),
+            Outcome::Elsewhere => outcome.refuse(entry, Errno::EEXIST),
             Outcome::Refused(errno) => outcome.refuse(entry, errno),
         })?;
-        outcome.kept += known.len();
-        // It has not seen all of their packets.
+        known.iter().for_each(|entry| outcome.keep(entry));
+        // It has not seen all of their packets; of what has only begun it may have seen more.
+        known.retain(is_live);
         conntrack.refresh(known)?;
         // Earlier conversations of the same client and port, which ended without conntrack's knowledge.
         conntrack.delete(stale.iter().copied(), |_, _| {})?;
         conntrack.insert(stale, |entry, result| match result {
-            Outcome::Done | Outcome::Unchanged => outcome.kept += 1,
+            Outcome::Done | Outcome::Unchanged => outcome.keep(entry),
             Outcome::Elsewhere => outcome.refuse(entry, Errno::EEXIST),
             Outcome::Refused(errno) => outcome.refuse(entry, errno),
         })
@@ -149,10 +160,19 @@ impl Handover {
 }
 
 impl HandedOver {
+    fn keep(&mut self, entry: &Entry) {
+        self.kept += usize::from(is_live(entry));
+    }
+
     fn refuse(&mut self, entry: &Entry, errno: Errno) {
         tracing::debug!("conntrack does not take {entry:?}: {errno}");
-        self.refused += 1;
+        self.refused += usize::from(is_live(entry));
     }
+}
+
+/// Whether both ends of a flow have been heard of.
+fn is_live(entry: &Entry) -> bool {
+    entry.status.contains(Status::SeenReply | Status::Assured)
 }
 
 fn live_entries<A: Address>(
@@ -164,37 +184,53 @@ fn live_entries<A: Address>(
     let mut liveness = Liveness::of(&dataplane.backends, timeouts)?;
     let mut entries = Vec::new();
     flows::visit(maps, dataplane.read_record()?.hash_seed, |key, flow| {
-        let state = flow.state();
-        let is_two_sided = matches!(
-            state,
-            State::Established
-                | State::FinWait
-                | State::CloseWait
-                | State::LastAck
-                | State::Answered
-                | State::Stream
-        );
+        let Some(entry) = entry(key, flow, timeouts.of(flow.state())) else {
+            return Ok(());
+        };
         // A flow that the kernel has never let through is none, whatever its client has sent.
         let is_meant = match tell {
             Tell::OfAllBegunHere => flow.is_begun_here(),
-            Tell::OfNoneThatItForgot => flow.admitted_in_at != 0,
+            Tell::OfNoneThatItForgot => flow.admitted_in_at != 0 && is_live(&entry),
         };
-        if is_two_sided && is_meant && !liveness.is_over(flow)? {
-            entries.push(entry(key, flow, timeouts.of(state)));
+        if is_meant && !liveness.is_over(flow)? {
+            entries.push(entry);
         }
         Ok(())
     })?;
     Ok(entries)
 }
 
-fn entry<A: Address>(key: &FlowKey<A>, flow: &Flow<A>, timeout: u32) -> Entry {
+/// A flow as conntrack is to know it; none if nothing is to come of it.
+fn entry<A: Address>(key: &FlowKey<A>, flow: &Flow<A>, timeout: u32) -> Option<Entry> {
     let at = |address: A, port: Be16| SocketAddr::new(address.to_ip(), port.get());
-    Entry::established(
+    let live = Entry::established(
         key.protocol,
         at(key.client, flow.client_port),
         at(flow.host_address, flow.host_port),
         at(key.container, key.container_port),
         at(key.client, key.client_port),
         timeout,
-    )
+    );
+    let opening = |status| Entry {
+        status,
+        // Which of the SYN and the acknowledgement that are still to come conntrack will see nobody knows. In this
+        // state it takes either, in SYN_SENT no acknowledgement.
+        tcp_state: live.tcp_state.map(|_| TcpState::SYN_RECV),
+        ..live
+    };
+    match flow.state() {
+        State::Established
+        | State::FinWait
+        | State::CloseWait
+        | State::LastAck
+        | State::Answered
+        | State::Stream => Some(live),
+        State::SynRecv => Some(opening(Status::SeenReply)),
+        State::SynSent | State::SynSent2 | State::Unanswered => Some(opening(Status::empty())),
+        State::PickedUp => Some(Entry {
+            status: Status::empty(),
+            ..live
+        }),
+        State::TimeWait | State::Close => None,
+    }
 }

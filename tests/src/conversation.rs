@@ -129,6 +129,18 @@ pub fn connect(source: Option<SocketAddr>, target: SocketAddr) -> io::Result<Tcp
     Ok(stream)
 }
 
+/// Has both ends of a connection, the client's and the container's, hear of each other; the container speaks first.
+///
+/// # Errors
+/// One does not.
+pub fn talk([client, server]: &mut [TcpStream; 2]) -> Result<()> {
+    let mut heard = [0; 5];
+    server.write_all(b"hello")?;
+    client.read_exact(&mut heard).context("no word comes out")?;
+    client.write_all(b"hello")?;
+    server.read_exact(&mut heard).context("no word comes in")
+}
+
 /// Sends `line` over an open connection to an echo server and reads it back.
 ///
 /// # Errors

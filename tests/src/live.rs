@@ -1,6 +1,8 @@
 //! Live traffic from outside to a published container, and what becomes of it: TCP connections over which both
-//! sides talk without waiting for each other, TCP connections on which nobody speaks, and UDP flows at a steady
-//! rate. Whatever is lost, late or broken is counted.
+//! sides talk without waiting for each other, TCP connections on which nobody speaks, UDP flows at a steady rate, and
+//! [`questions`]. Whatever is lost, late or broken is counted.
+
+mod questions;
 
 use std::{
     fmt, fs,
@@ -157,7 +159,9 @@ struct Asker {
 struct Side {
     ends: Vec<End>,
     askers: Vec<Asker>,
+    questions: Option<questions::Askers>,
     server: Option<UdpSocket>,
+    owed: questions::Owed,
     /// Time that this side has been looked at.
     clock: Duration,
     tally: Tally,
@@ -177,7 +181,7 @@ pub struct Live {
 }
 
 impl Live {
-    /// Starts the servers, and no traffic yet.
+    /// Starts the servers, and the questions, but no other traffic yet.
     ///
     /// # Errors
     /// A port is taken.
@@ -186,7 +190,10 @@ impl Live {
         let listener = route.container.run(|| Ok(TcpListener::bind(tcp)?))?;
         let server = route.container.run(|| roomy(UdpSocket::bind(udp)?))?;
         let sides = [
-            Side::default(),
+            Side {
+                questions: Some(questions::Askers::new(route.clone())),
+                ..Side::default()
+            },
             Side {
                 server: Some(server),
                 ..Side::default()
@@ -368,13 +375,23 @@ impl Side {
                 asker.ask(number as u32, tally);
             }
         }
+        if let Some(questions) = &mut self.questions
+            && let Err(error) = questions.look(now, is_speaking, tally)
+        {
+            eprintln!("a question: {error:#}");
+            tally.broken += 1;
+        }
         if let Some(server) = &self.server {
-            let mut datagram = [0; 64];
-            while let Ok((length, client)) = server.recv_from(&mut datagram) {
+            let mut buffer = [0; 64];
+            while let Ok((length, client)) = server.recv_from(&mut buffer) {
+                let datagram = &buffer[..length];
                 tally.arrived += 1;
-                // Nobody hears of an answer that cannot be sent, which is then lost.
-                let _ = server.send_to(&datagram[..length], client);
+                if !self.owed.note(now, datagram, client) {
+                    // Nobody hears of an answer that cannot be sent, which is then lost.
+                    let _ = server.send_to(datagram, client);
+                }
             }
+            self.owed.settle(now, server);
         }
         if before != (tally.bytes, tally.arrived, tally.answered) {
             self.clock = clock;

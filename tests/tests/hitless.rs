@@ -24,7 +24,7 @@ use portway_tests::{
     lab::Lab,
     live::{Amount, Live, Route},
     netns::Netns,
-    portway::{self, Portway},
+    portway::{self, Flow, Portway},
     setting::setting,
     wait::{self, PATIENCE},
 };
@@ -148,12 +148,12 @@ fn upgraded() -> Result<()> {
         if is_without() {
             return Ok(());
         }
-        let before = lasting(&portway)?;
+        let before = clients(lasting(&portway)?);
         ensure!(!before.is_empty(), "no flows to be kept");
         let said = builds[cycle as usize % 2].load("")?;
         ensure!(said.starts_with("upgraded"), "{said}");
         play.ensure_fast(&portway)?;
-        let after = lasting(&portway)?;
+        let after = clients(portway.flows()?);
         let lost: Vec<_> = before.difference(&after).collect();
         ensure!(
             lost.is_empty(),
@@ -169,16 +169,20 @@ fn upgraded() -> Result<()> {
     play.end("upgraded")
 }
 
-/// The clients of flows that have no reason to end within seconds, by protocol: those of TCP that are established, those of
-/// UDP in use.
-fn lasting(portway: &Portway<'_>) -> Result<BTreeSet<(String, String)>> {
+/// The clients of flows, by protocol.
+fn clients(flows: Vec<Flow>) -> BTreeSet<(String, String)> {
+    let clients = flows.into_iter().map(|flow| (flow.protocol, flow.client));
+    clients.collect()
+}
+
+/// Flows that have no reason to end within seconds: those of TCP that are established, those of UDP in use.
+fn lasting(portway: &Portway<'_>) -> Result<Vec<Flow>> {
     const IN_USE: f64 = 5.0;
     let mut flows = portway.flows()?;
     flows.retain(|flow| {
         flow.state == "established" && (flow.protocol == "tcp" || flow.idle_s < IN_USE)
     });
-    let clients = flows.into_iter().map(|flow| (flow.protocol, flow.client));
-    Ok(clients.collect())
+    Ok(flows)
 }
 
 /// Docker's container stays.

@@ -3,7 +3,6 @@
 
 use std::{
     fs,
-    io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     process::ExitCode,
     time::{Duration, Instant},
@@ -18,7 +17,7 @@ use portway::{
 use portway_tests::{
     conntrack::{all, on},
     container::{Container, GATEWAY},
-    conversation::{self, ANSWER_LIMIT, Datagrams},
+    conversation::{self, ANSWER_LIMIT, Datagrams, talk},
     footprint::Footprint,
     harness::{self, Test},
     lab::{CLIENTS, HOST, Lab},
@@ -116,15 +115,6 @@ fn accept(client: TcpStream, listener: &TcpListener) -> Result<([TcpStream; 2], 
     let (server, seen) = listener.accept()?;
     server.set_read_timeout(Some(ANSWER_LIMIT))?;
     Ok(([client, server], seen))
-}
-
-/// Both ends hear of each other; the container speaks first.
-fn talk([client, server]: &mut [TcpStream; 2]) -> Result<()> {
-    let mut heard = [0; 5];
-    server.write_all(b"hello")?;
-    client.read_exact(&mut heard).context("no word comes out")?;
-    client.write_all(b"hello")?;
-    server.read_exact(&mut heard).context("no word comes in")
 }
 
 /// Datagrams, and two connections from one port of the client, the second of which netfilter has given another one.

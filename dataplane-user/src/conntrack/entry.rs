@@ -30,6 +30,8 @@ impl Tuple {
 pub struct TcpState(pub u8);
 
 impl TcpState {
+    /// The other side has answered with SYN and ACK.
+    pub const SYN_RECV: Self = Self(2);
     /// Both sides have been heard and none has ended it.
     pub const ESTABLISHED: Self = Self(3);
     /// One side has sent FIN.

@@ -81,8 +81,7 @@ pub fn create(entry: &Entry) -> Message {
     let mut attributes = vec![
         Attribute::CtaTupleOrig(encode_tuple(entry.protocol, original)),
         Attribute::CtaTupleReply(encode_tuple(entry.protocol, untranslated)),
-        // Being confirmed cannot be changed, so it has to be said.
-        Attribute::CtaStatus(entry.status.difference(Status::NatMask) | Status::Confirmed),
+        status(entry),
         Attribute::CtaTimeout(entry.timeout),
     ];
     if reply != untranslated {
@@ -93,14 +92,24 @@ pub fn create(entry: &Entry) -> Message {
     message(family(original), ConntrackMessage::New(attributes))
 }
 
-/// Asks to set an entry's time-out, and the state and liberality of a TCP connection.
+/// Asks to set an entry's time-out, what has been seen of it, and the state and liberality of a TCP connection.
 pub fn refresh(entry: &Entry) -> Message {
     let mut attributes = vec![
         Attribute::CtaTupleOrig(encode_tuple(entry.protocol, entry.original)),
         Attribute::CtaTimeout(entry.timeout),
     ];
+    let seen = Status::SeenReply | Status::Assured;
+    // What has been seen cannot be unseen: the kernel would refuse all of it.
+    if entry.status.contains(seen) {
+        attributes.push(status(entry));
+    }
     attributes.extend(liberal(entry));
     message(family(entry.original), ConntrackMessage::New(attributes))
+}
+
+/// What has been seen of a conversation. Being confirmed cannot be changed, so it has to be said.
+fn status(entry: &Entry) -> Attribute {
+    Attribute::CtaStatus(entry.status.difference(Status::NatMask) | Status::Confirmed)
 }
 
 /// What makes conntrack tolerate any window of a TCP connection, and sets its state: nobody knows the
