@@ -24,7 +24,7 @@ use crate::{
     liveness::Liveness,
 };
 
-/// What has become of live flows, those that both ends have been heard of.
+/// What has become of live flows, as far as both ends have been heard of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct HandedOver {
     /// The kernel knows them, and they go on.
@@ -108,7 +108,7 @@ impl Handover {
             };
             let news: Vec<_> = live.into_iter().filter(is_news).collect();
             if conntrack.is_none() || self.without_nat.contains(&family) {
-                self.outcome.ended += news.iter().filter(|entry| is_live(entry)).count();
+                self.outcome.ended += news.iter().filter(|entry| is_two_sided(entry)).count();
             } else {
                 entries.extend(news);
             }
@@ -119,7 +119,7 @@ impl Handover {
         match tell {
             Tell::OfAllBegunHere => {
                 // Where the table gets full, a flood's flows are those that find no room.
-                entries.sort_by_key(|entry| !is_live(entry));
+                entries.sort_by_key(|entry| !is_two_sided(entry));
                 self.insert(&mut conntrack, entries)
             }
             Tell::OfNoneThatItForgot => {
@@ -141,13 +141,13 @@ impl Handover {
             Outcome::Done => outcome.keep(entry),
             Outcome::Unchanged => known.push(*entry),
             // Whoever has only begun may be somebody who claims to be that client.
-            Outcome::Elsewhere if is_live(entry) => stale.push(*entry),
+            Outcome::Elsewhere if is_two_sided(entry) => stale.push(*entry),
             Outcome::Elsewhere => outcome.refuse(entry, Errno::EEXIST),
             Outcome::Refused(errno) => outcome.refuse(entry, errno),
         })?;
         known.iter().for_each(|entry| outcome.keep(entry));
         // It has not seen all of their packets; of what has only begun it may have seen more.
-        known.retain(is_live);
+        known.retain(is_two_sided);
         conntrack.refresh(known)?;
         // Earlier conversations of the same client and port, which ended without conntrack's knowledge.
         conntrack.delete(stale.iter().copied(), |_, _| {})?;
@@ -161,17 +161,17 @@ impl Handover {
 
 impl HandedOver {
     fn keep(&mut self, entry: &Entry) {
-        self.kept += usize::from(is_live(entry));
+        self.kept += usize::from(is_two_sided(entry));
     }
 
     fn refuse(&mut self, entry: &Entry, errno: Errno) {
         tracing::debug!("conntrack does not take {entry:?}: {errno}");
-        self.refused += usize::from(is_live(entry));
+        self.refused += usize::from(is_two_sided(entry));
     }
 }
 
 /// Whether both ends of a flow have been heard of.
-fn is_live(entry: &Entry) -> bool {
+fn is_two_sided(entry: &Entry) -> bool {
     entry.status.contains(Status::SeenReply | Status::Assured)
 }
 
@@ -190,7 +190,7 @@ fn live_entries<A: Address>(
         // A flow that the kernel has never let through is none, whatever its client has sent.
         let is_meant = match tell {
             Tell::OfAllBegunHere => flow.is_begun_here(),
-            Tell::OfNoneThatItForgot => flow.admitted_in_at != 0 && is_live(&entry),
+            Tell::OfNoneThatItForgot => flow.admitted_in_at != 0 && is_two_sided(&entry),
         };
         if is_meant && !liveness.is_over(flow)? {
             entries.push(entry);
@@ -203,7 +203,7 @@ fn live_entries<A: Address>(
 /// A flow as conntrack is to know it; none if nothing is to come of it.
 fn entry<A: Address>(key: &FlowKey<A>, flow: &Flow<A>, timeout: u32) -> Option<Entry> {
     let at = |address: A, port: Be16| SocketAddr::new(address.to_ip(), port.get());
-    let live = Entry::established(
+    let two_sided = Entry::established(
         key.protocol,
         at(key.client, flow.client_port),
         at(flow.host_address, flow.host_port),
@@ -215,8 +215,8 @@ fn entry<A: Address>(key: &FlowKey<A>, flow: &Flow<A>, timeout: u32) -> Option<E
         status,
         // Which of the SYN and the acknowledgement that are still to come conntrack will see nobody knows. In this
         // state it takes either, in SYN_SENT no acknowledgement.
-        tcp_state: live.tcp_state.map(|_| TcpState::SYN_RECV),
-        ..live
+        tcp_state: two_sided.tcp_state.map(|_| TcpState::SYN_RECV),
+        ..two_sided
     };
     match flow.state() {
         State::Established
@@ -224,12 +224,12 @@ fn entry<A: Address>(key: &FlowKey<A>, flow: &Flow<A>, timeout: u32) -> Option<E
         | State::CloseWait
         | State::LastAck
         | State::Answered
-        | State::Stream => Some(live),
+        | State::Stream => Some(two_sided),
         State::SynRecv => Some(opening(Status::SeenReply)),
         State::SynSent | State::SynSent2 | State::Unanswered => Some(opening(Status::empty())),
         State::PickedUp => Some(Entry {
             status: Status::empty(),
-            ..live
+            ..two_sided
         }),
         State::TimeWait | State::Close => None,
     }

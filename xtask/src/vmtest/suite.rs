@@ -10,13 +10,15 @@ use crate::{
 };
 
 /// The files of tests/tests that run unless others are named.
-pub const FILES: [&str; 6] = [
+pub const FILES: [&str; 8] = [
     "verifier",
     "hooks",
     "xdp",
     "ipv6",
     "kernel_oracle",
     "golden_packets",
+    "takeover",
+    "opening_flows",
 ];
 
 /// Seconds after which a file's tests are given up, where the CPU is emulated.
