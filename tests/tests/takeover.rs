@@ -129,6 +129,8 @@ fn from_outside() -> Result<()> {
     let mut datagrams = stage.lab.client.run(|| Datagrams::new(source, target))?;
     datagrams.echo(32)?;
     let portway = stage.load()?;
+    // Conntrack would forget it within half a minute, which is little where the CPU is emulated.
+    datagrams.echo(32)?;
     stage.publish(&portway)?;
     let flows = portway.flows()?;
     ensure!(flows.len() == 3, "{flows:?}");
@@ -266,14 +268,14 @@ fn unload() -> Result<()> {
     Ok(())
 }
 
-/// What is loaded, by one kind of hook and then by the other, is made to look like another version's.
+/// What is loaded, by one kind of hook and then by the other where there are two, is made to look like another version's.
 fn layout() -> Result<()> {
     let lab = Lab::new()?;
     let portway = Portway::new(&lab.host)?;
     let instances = lab.host.file("/sys/fs/bpf/portway");
     let folder = instances.join(portway.instance());
     portway.load("")?;
-    for hook in ["clsact", "tcx"] {
+    for hook in ["clsact", "auto"] {
         let own = fs::read_dir(&folder)?.next().context("no layout")??;
         fs::rename(own.path(), folder.join("v1"))?;
         let before = Footprint::of(&lab.host)?;
