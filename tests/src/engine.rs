@@ -20,7 +20,7 @@ pub const VARIABLE: &str = "PORTWAY_ENGINE";
 /// Whether dockerd starts a docker-proxy for each published port: `true` or `false`.
 pub const PROXY_VARIABLE: &str = "PORTWAY_USERLAND_PROXY";
 
-/// What Docker says to a container with `-p 9000:...` that another one has, and what portway says to such a wish.
+/// What Docker says, of IPv4, to a container with `-p 9000:...` that another one has, and what portway says to such a wish.
 pub const REFUSAL: &str = "Bind for 0.0.0.0:9000 failed: port is already allocated";
 
 /// dockerd's own word for it.
@@ -70,10 +70,11 @@ impl Engine {
         }
     }
 
-    /// What it says to a container with a TCP port that another one has.
+    /// What it says to a container with the TCP port 9000 that another one has. Before that Docker has the address, of
+    /// either IP version: later ones try both, in any order.
     pub fn refusal(self) -> &'static str {
         match self {
-            Self::Docker => REFUSAL,
+            Self::Docker => ":9000 failed: port is already allocated",
             Self::Podman => "bind: address already in use",
         }
     }
