@@ -3,9 +3,9 @@
 //! A TCX or XDP link is pinned, so it outlives the command that made it and goes when its pin goes. A clsact
 //! filter stays by itself; what is needed to find it again is noted in the hooks map.
 
-use std::{fs, io, path::PathBuf, time::Duration};
+use std::{io, path::PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use aya::programs::{
     ProgramError, ProgramInfo, SchedClassifier, TcAttachType,
     links::{FdLink, LinkOrder, PinnedLink},
@@ -16,19 +16,14 @@ use aya::programs::{
 };
 use dataplane_common::registry::{Hook, HookKey};
 use nix::net::if_::if_nameindex;
-use tokio::time::{Instant, sleep};
 
 use crate::{
     dataplane::Dataplane,
     hooks::{Attached, Keep, Kind, Preference, Role, attached, interface_name, link_name},
     instance::Instance,
     netlink::Netlink,
-    tcx,
+    pinned, tcx,
 };
-
-/// How long the kernel may take to let go of a link without pins, and how often it is looked at.
-const DETACH_PATIENCE: Duration = Duration::from_secs(2);
-const DETACH_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Changes what is attached.
 pub struct Hooks<'a> {
@@ -104,9 +99,9 @@ impl Hooks<'_> {
     /// is gone has taken everything with it.
     pub(crate) async fn detach(&mut self, attached: &Attached) -> anyhow::Result<()> {
         match attached.kind {
-            Kind::Tcx => self.detach_link(attached.ifindex, attached.role).await?,
+            Kind::Tcx => self.detach_link(attached.ifindex, attached.role)?,
             Kind::Xdp | Kind::XdpGeneric => {
-                self.detach_link(attached.ifindex, attached.role).await?;
+                self.detach_link(attached.ifindex, attached.role)?;
                 self.dataplane.clear_xdp_interface(attached.ifindex)?;
             }
             Kind::Clsact => {
@@ -147,24 +142,10 @@ impl Hooks<'_> {
         self.note(ifindex, role, note(Kind::Tcx))
     }
 
-    /// Removes a link's pin and waits until its program is gone from the interface.
-    pub(crate) async fn detach_link(&self, ifindex: u32, role: Role) -> anyhow::Result<()> {
-        match fs::remove_file(self.link_pin(ifindex, role)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            result => result.context("cannot remove the pin of a link")?,
-        }
-        // The kernel lets go of a link some time after its last pin. Until then the program runs, and
-        // cannot be attached there again.
-        let deadline = Instant::now() + DETACH_PATIENCE;
-        while let Ok(name) = interface_name(ifindex)
-            && self.is_linked(ifindex, role).await.unwrap_or(false)
-        {
-            if Instant::now() > deadline {
-                bail!("{} does not go from {name}", role.program());
-            }
-            sleep(DETACH_INTERVAL).await;
-        }
-        Ok(())
+    /// Takes a role's program off an interface where a link holds it, and removes the link's pin.
+    pub(crate) fn detach_link(&self, ifindex: u32, role: Role) -> anyhow::Result<()> {
+        pinned::detach(&self.link_pin(ifindex, role))
+            .with_context(|| format!("cannot detach {}", role.program()))
     }
 
     async fn attach_clsact(&mut self, ifindex: u32, name: &str, role: Role) -> anyhow::Result<()> {

@@ -147,7 +147,7 @@ impl<K: Pod + Eq + Hash, V: Pod> Batches<K, V> {
         // if that is not null, writes one to `out_batch`, and at most `count` keys and values, which have
         // the sizes of `K` and `V` (aya has compared them) and for which there is room.
         let position = match unsafe { bpf(LOOKUP_BATCH, &mut attr) } {
-            Ok(()) => Position::Bucket(next),
+            Ok(_) => Position::Bucket(next),
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Position::End,
             Err(error) => return Err(error),
         };
@@ -194,7 +194,9 @@ pub fn read_range<V: Pod>(
     match unsafe { bpf(LOOKUP_BATCH, &mut attr) } {
         // At the end of the array.
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
-        result => result?,
+        result => {
+            result?;
+        }
     }
     if attr.count != count {
         return Err(io::Error::other("the array is shorter than that"));
@@ -228,7 +230,7 @@ pub fn write_range<V: Pod>(
     };
     // SAFETY: `attr` is what this command takes; the kernel reads `count` keys and values of the map's sizes,
     // which aya has compared.
-    unsafe { bpf(UPDATE_BATCH, &mut attr) }
+    unsafe { bpf(UPDATE_BATCH, &mut attr) }.map(drop)
 }
 
 /// Takes an entry out of `map` and returns what it was at that moment; none if it was not there.
@@ -252,7 +254,7 @@ pub fn take<K: Pod, V: Pod>(
     // the sizes of `K` and `V`: aya has compared them.
     match unsafe { bpf(LOOKUP_AND_DELETE, &mut attr) } {
         // SAFETY: the kernel has written it, and any bytes make a `Pod`.
-        Ok(()) => Ok(Some(unsafe { value.assume_init() })),
+        Ok(_) => Ok(Some(unsafe { value.assume_init() })),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(error) => Err(error),
     }

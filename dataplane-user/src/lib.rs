@@ -24,6 +24,7 @@
 //! | [`dataplane`] | the pinned programs and maps |
 //! | [`kernel`] | which kernels these load on |
 //! | [`batch`] | maps read by thousands of entries at a time |
+//! | [`pinned`] | taking off programs whose links are pinned |
 //! | [`tcx`] | which programs TCX runs at an interface |
 //! | [`syscall`] | bpf(2), for what aya does not have |
 //! | [`flows`], [`liveness`], [`collector`] | reading flows; which are over; removing them |
@@ -66,6 +67,7 @@ pub mod kernel;
 pub mod liveness;
 pub mod netlink;
 pub mod output;
+pub mod pinned;
 pub mod placement;
 pub mod plan;
 pub mod ports;

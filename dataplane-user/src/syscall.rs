@@ -4,7 +4,7 @@ use std::{ffi::c_long, io, ptr};
 
 use nix::libc;
 
-/// Calls it.
+/// Calls it. Returns what the command does: a file descriptor, say.
 ///
 /// # Errors
 ///
@@ -13,12 +13,12 @@ use nix::libc;
 /// # Safety
 ///
 /// `attr` is what `command` takes, and what it points to is there.
-pub unsafe fn bpf<A>(command: c_long, attr: &mut A) -> io::Result<()> {
+pub unsafe fn bpf<A>(command: c_long, attr: &mut A) -> io::Result<c_long> {
     // SAFETY: the size is that of `attr`; for its content the caller answers.
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, command, ptr::from_mut(attr), size_of::<A>()) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(())
+    Ok(result)
 }

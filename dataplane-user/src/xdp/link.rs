@@ -41,7 +41,7 @@ impl Hooks<'_> {
             self.detach(there).await?;
         } else {
             // Left by a command that was killed before it could take its note.
-            self.detach_link(ifindex, Role::Xdp).await?;
+            self.detach_link(ifindex, Role::Xdp)?;
         }
         self.dataplane.write_xdp_interface(ifindex, mac)?;
         match self.link_xdp(ifindex, mode) {
