@@ -4,7 +4,7 @@ use crate::bucket::WAYS;
 
 /// The layout's version: part of the pin path, and to be raised by every change to a map's key, value,
 /// type or meaning.
-pub const LAYOUT_VERSION: u32 = 6;
+pub const LAYOUT_VERSION: u32 = 7;
 
 /// Backends, and thus rows of `portway ls`, that one instance can hold. Index 0 is never used.
 pub const MAX_BACKENDS: u32 = 16_384;
@@ -254,9 +254,12 @@ pub mod programs {
     /// XDP of external interfaces: client -> container, for what is plain.
     pub const XDP: &str = "portway_xdp";
 
+    /// XDP in containers: passes every frame on.
+    pub const PASS: &str = "portway_pass";
+
     /// Those that every load needs.
     pub const ALWAYS: [&str; 6] = [FORWARD, REPLY, EGRESS, ADMIT, ADOPT, XDP];
 
     /// Those that are loaded once there is an interface for them.
-    pub const ON_DEMAND: [&str; 2] = [FORWARD_L3, EGRESS_L3];
+    pub const ON_DEMAND: [&str; 3] = [FORWARD_L3, EGRESS_L3, PASS];
 }

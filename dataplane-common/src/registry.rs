@@ -75,6 +75,8 @@ pub struct Record {
     pub hook_preference: u32,
     /// Whether the user wants XDP, numbered by the controller.
     pub mode: u32,
+    /// By what containers are to take frames from XDP, numbered by the controller.
+    pub intake: u32,
     /// The network namespace it is in, by inode (lsns(8) shows it).
     pub namespace: u32,
     /// 1 if the external interfaces are those of the default routes, wherever these go.
@@ -88,9 +90,11 @@ pub struct Record {
     pub last_row: u32,
     /// The generation the last backend was given; one is never given twice.
     pub last_generation: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<Record>() == 272);
+const _: () = assert!(size_of::<Record>() == 280);
 const _: () = assert!(size_of::<Row>() == 108);
 const _: () = assert!(size_of::<HookKey>() == 8);
 const _: () = assert!(size_of::<Hook>() == 12);

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`programs`] | the programs: family by EtherType, decide, rewrite, redirect |
 //! | [`xdp`] | the program for XDP |
+//! | [`pass`] | the program that containers take frames by, in place of GRO |
 //! | [`adopt`] | the program that writes flows for the controller |
 //! | [`fragments`] | the same for fragments, off the fast path |
 //! | [`skb`] | an skb as the core's `Packet` |
@@ -27,6 +28,7 @@ mod fragments;
 mod frame;
 mod kernel;
 mod maps;
+mod pass;
 mod programs;
 mod recent;
 mod routing;

@@ -204,6 +204,8 @@ pub enum Note {
     XdpDeclined = 64,
     /// The container behind this interface has had its GRO turned on.
     Gro = 65,
+    /// The container behind this interface has been given the program that passes all, in place of GRO.
+    Pass = 66,
 }
 
 /// All notes of one kind by interface; some of these may be gone.

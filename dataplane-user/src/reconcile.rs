@@ -27,7 +27,11 @@ use crate::{
     publication::Publication,
     rows::{self, Row, State, Waiting},
     takeover::take_over,
-    xdp::{choice::Mode, containers::Containers, external::External},
+    xdp::{
+        choice::{Intake, Mode},
+        containers::Containers,
+        external::External,
+    },
 };
 
 /// What happened to a publication, for people to read.
@@ -88,6 +92,7 @@ pub struct Reconciler {
     pub netlink: Netlink,
     preference: Preference,
     mode: Mode,
+    intake: Intake,
     containers: Containers,
 }
 
@@ -99,6 +104,7 @@ impl Reconciler {
             instance,
             preference: Preference::from_number(record.hook_preference),
             mode: Mode::from_number(record.mode),
+            intake: Intake::from_number(record.intake),
             containers: Containers::default(),
             dataplane,
             netlink: Netlink::connect()?,
@@ -116,6 +122,13 @@ impl Reconciler {
         self.preference = preference;
         self.dataplane
             .update_record(|record| record.hook_preference = preference as u32)
+    }
+
+    /// From now on has containers take frames from XDP by this, and lets later commands do so too.
+    pub fn set_intake(&mut self, intake: Intake) -> anyhow::Result<()> {
+        self.intake = intake;
+        self.dataplane
+            .update_record(|record| record.intake = intake as u32)
     }
 
     /// Whether XDP is wanted.
@@ -185,8 +198,13 @@ impl Reconciler {
         self.bring_about(&network, &rows, wanted, &mut outcome.events)?;
 
         self.hooks().detach_others(&keep).await?;
+        let mut hooks = Hooks {
+            instance: &self.instance,
+            dataplane: &mut self.dataplane,
+            netlink: &self.netlink,
+        };
         self.containers
-            .sync(&mut self.dataplane, &self.netlink, &network)
+            .sync(&mut hooks, &network, self.intake)
             .await?;
         Ok(outcome)
     }

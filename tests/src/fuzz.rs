@@ -106,6 +106,7 @@ mod tests {
             "external",
             "mode",
             "admission",
+            "intake",
             "tc-hook",
             "max-flows",
             "docker",

@@ -22,7 +22,7 @@ use portway_tests::{
     docker::{self, DockerLab},
     footprint,
     harness::{self, Test},
-    lab::Lab,
+    lab::{EXTERNAL, Lab},
     portway::{AT_WORK, Portway},
     requirement::Requirement,
     unit,
@@ -91,9 +91,13 @@ fn service() -> Result<()> {
     lab.finish_checksums()?;
     let capabilities = unit::capabilities()?;
     let portway = Portway::new(&lab.host)?.with_capabilities(capabilities);
-    let run = portway.run_with_docker("--mode xdp")?;
+    let run = portway.run_with_docker("--mode xdp --intake pass")?;
     run.line(AT_WORK, LOADING)?;
     portway.wait_answer_by_xdp(&lab, 9000)?;
+    wait::until_true("the program in the container", PATIENCE, || {
+        let status = portway.status()?;
+        Ok(status.external(EXTERNAL)?.xdp.why.contains("by a program"))
+    })?;
     check_threads(run.pid(), WORKING, capabilities)?;
     portway.interrupt(&run)?;
     footprint::ensure_none(&lab.host)

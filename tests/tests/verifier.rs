@@ -7,8 +7,9 @@ use aya::programs::ProgramInfo;
 use dataplane_common::layout::programs;
 use portway::instance::Instance;
 use portway_tests::{
+    container::Container,
     harness::{self, Test},
-    lab::Lab,
+    lab::{EXTERNAL, Lab},
     portway::Portway,
     tun::{Kind, Tunnel},
 };
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
 fn load() -> Result<()> {
     let lab = Lab::new()?;
     let _tunnel = Tunnel::new(Kind::Tun, "tun0", &lab.host, &lab.client)?;
+    let container = Container::new(&lab.host, 1)?.serve(&["udp/8080"])?;
     let portway = Portway::new(&lab.host)?;
     let instance: Instance = portway.instance().parse()?;
     let check = |name: &str| {
@@ -44,6 +46,9 @@ fn load() -> Result<()> {
         let pin = lab.host.file(instance.program(name));
         ensure!(!pin.exists(), "{name} is loaded and not needed");
     }
-    portway.load("--admission direct --external tun0")?;
+    portway.load(&format!(
+        "--admission direct --external {EXTERNAL} --external tun0 --mode xdp --intake pass"
+    ))?;
+    portway.publish(&format!("9000:{}:8080/udp", container.address))?;
     programs::ON_DEMAND.into_iter().try_for_each(check)
 }

@@ -9,7 +9,11 @@ use super::{
     UsageError,
     args::{LoadArgs, RunArgs},
 };
-use crate::{admission::Request, hooks::Preference, xdp::choice::Mode};
+use crate::{
+    admission::Request,
+    hooks::Preference,
+    xdp::choice::{Intake, Mode},
+};
 
 /// The file's content: the flags of `run`, by their names.
 #[derive(Debug, Default, Deserialize)]
@@ -17,6 +21,7 @@ use crate::{admission::Request, hooks::Preference, xdp::choice::Mode};
 pub struct File {
     external: Vec<String>,
     mode: Option<Mode>,
+    intake: Option<Intake>,
     admission: Option<Request>,
     tc_hook: Option<Preference>,
     max_flows: Option<u32>,
@@ -83,6 +88,7 @@ fn merge(given: RunArgs, file: File) -> RunArgs {
         load: LoadArgs {
             external: list(given.load.external, file.external),
             mode: given.load.mode.or(file.mode),
+            intake: given.load.intake.or(file.intake),
             admission: given.load.admission.or(file.admission),
             tc_hook: given.load.tc_hook.or(file.tc_hook),
             max_flows: given.load.max_flows.or(file.max_flows),
@@ -108,13 +114,14 @@ mod tests {
     #[test]
     fn every_flag_has_its_key() {
         let args = read(
-            "external = [\"eth0\", \"eth1\"]\nmode = \"xdp-generic\"\nadmission = \"direct\"\ntc-hook = \"clsact\"\n\
+            "external = [\"eth0\", \"eth1\"]\nmode = \"xdp-generic\"\nintake = \"pass\"\nadmission = \"direct\"\ntc-hook = \"clsact\"\n\
              max-flows = 4096\ndocker = \"/run/docker.sock\"\npublish = [\"9000:10.0.0.2:80\"]\n\
              unload-at-end = true\n",
         )
         .expect("a good file");
         assert_eq!(args.external, ["eth0", "eth1"]);
         assert_eq!(args.mode, Some(Mode::XdpGeneric));
+        assert_eq!(args.intake, Some(Intake::Pass));
         assert_eq!(args.admission, Some(Request::Direct));
         assert_eq!(args.max_flows, Some(4096));
         assert_eq!(args.docker.as_deref(), Some("/run/docker.sock"));

@@ -19,7 +19,7 @@ use crate::{
     signals::Signals,
     upgrade::upgrade,
     xdp::{
-        choice::Mode,
+        choice::{Intake, Mode},
         external::forget_refusals,
         report::{Report, report},
     },
@@ -101,6 +101,9 @@ pub async fn open_or_load(
         if let Some(preference) = args.tc_hook {
             reconciler.prefer(preference)?;
         }
+        if let Some(intake) = args.intake {
+            reconciler.set_intake(intake)?;
+        }
         Ok(reconciler)
     });
     match prepared {
@@ -170,6 +173,11 @@ pub async fn bring_up(
         reconciler.set_mode(before)?;
         reconciler.reconcile(lock, desired).await?;
         return Err(error);
+    }
+    if args.intake == Some(Intake::Pass)
+        && interfaces.iter().all(|report| report.xdp.mode != "native")
+    {
+        tracing::warn!("--intake pass is for native XDP, which no external interface has");
     }
     reconciler.instance.set_complete(lock)?;
 

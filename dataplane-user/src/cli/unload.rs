@@ -30,9 +30,9 @@ pub async fn unload(instance: Instance) -> anyhow::Result<()> {
 }
 
 /// Leaves containers as they were before any packet came to them from XDP.
-async fn put_back_containers(dataplane: &mut Dataplane, netlink: &Netlink) -> anyhow::Result<()> {
-    let network = netlink.network().await?;
-    containers::put_back(dataplane, netlink, &network, &HashSet::new()).await
+async fn put_back_containers(hooks: &mut Hooks<'_>) -> anyhow::Result<()> {
+    let network = hooks.netlink.network().await?;
+    containers::put_back(hooks, &network, &HashSet::new(), &HashSet::new()).await
 }
 
 /// Detaches and removes everything, also what an interrupted load has left, and tells what has become of live
@@ -55,7 +55,7 @@ pub async fn tear_down(instance: &Instance, lock: &Lock) -> anyhow::Result<Hande
         };
         let detached = hooks.detach_others(&Keep::new()).await;
         result = result.and(detached);
-        let put_back = put_back_containers(&mut dataplane, &netlink).await;
+        let put_back = put_back_containers(&mut hooks).await;
         result = result.and(put_back);
         result = result.and(admission::restore_strictness(&mut dataplane));
     }

@@ -47,6 +47,31 @@ impl Mode {
     }
 }
 
+/// By what containers take frames from XDP: a veth pair drops what is redirected into it unless the container's end
+/// runs NAPI, which it does for either of these (`veth_xdp_xmit`, drivers/net/veth.c).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u32)]
+pub enum Intake {
+    /// GRO, which makes nothing slower.
+    #[default]
+    Gro = 0,
+    /// A program that passes every frame on, without GRO: least time for each datagram. The peer loses segmentation
+    /// offload, so that TCP which comes to the container by the kernel's own path is a burden.
+    Pass = 1,
+}
+
+impl Intake {
+    /// From its number in the record; anything unknown is [`Intake::Gro`].
+    pub fn from_number(number: u32) -> Self {
+        if number == Self::Pass as u32 {
+            Self::Pass
+        } else {
+            Self::Gro
+        }
+    }
+}
+
 /// How the XDP program is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flavor {

@@ -1,7 +1,8 @@
 //! What containers need for XDP: a frame that is redirected into a veth pair is dropped there unless the other
 //! end, the container's, runs NAPI, which it does with GRO on (`veth_xdp_xmit`, `veth_gro_requested`,
 //! drivers/net/veth.c). So GRO is turned on in the container's network namespace, that noted, and the container
-//! entered into the device map; all of it is undone in the opposite order.
+//! entered into the device map; all of it is undone in the opposite order. Where the user wants it, a program then
+//! takes GRO's place ([`pass`](super::pass)).
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,17 +14,22 @@ use std::{
 use dataplane_common::registry::Hook;
 use tokio::time::Instant;
 
-use super::choice::Flavor;
+use super::{
+    choice::{Flavor, Intake},
+    pairs::{Pair, find, pairs},
+    pass,
+};
 use crate::{
+    attach::Hooks,
     dataplane::Dataplane,
     hooks::{self, Kind, Note},
     netlink::{
-        Netlink, namespace,
+        namespace,
         netdev::{self, XdpFeatures},
-        network::{Network, Peer},
+        network::Network,
         offload::{gro, set_gro},
     },
-    rows,
+    rows::{self, protocol_number},
 };
 
 /// How long a container that cannot be made ready is left alone before the next attempt, and one that is ready is
@@ -43,12 +49,11 @@ const TURNED_ON: Hook = Hook {
 pub struct Containers {
     /// When those that could not be made ready were last tried, by the host's end of their veth pair.
     failed: HashMap<u32, Instant>,
+    /// When those were last tried that could not be given the program that takes GRO's place.
+    kept_gro: HashMap<u32, Instant>,
     /// When those that are ready were last asked, where the kernel does not tell.
     ready: HashMap<u32, Instant>,
 }
-
-/// A container to be worked on: the host's end of its veth pair, and its own.
-type Pair = (u32, Peer);
 
 impl Containers {
     /// Makes the containers of all live rows ready for what is attached now, and puts others back.
@@ -59,74 +64,102 @@ impl Containers {
     /// error: it stays with TC.
     pub async fn sync(
         &mut self,
-        dataplane: &mut Dataplane,
-        netlink: &Netlink,
+        hooks: &mut Hooks<'_>,
         network: &Network,
+        intake: Intake,
     ) -> anyhow::Result<()> {
-        let flavor = in_force(dataplane)?;
-        let rows = rows::read(dataplane)?;
-        let live: Vec<_> = rows
-            .iter()
-            .filter(|row| row.is_live())
-            .map(|row| (row.number, row.backend.ifindex))
-            .collect();
+        let flavor = in_force(hooks.dataplane)?;
+        let settings = hooks.dataplane.read_settings()?;
+        let rows = rows::read(hooks.dataplane)?;
+        let live: Vec<_> = rows.iter().filter(|row| row.is_live()).collect();
         // After the driver, frames are buffers for the kernel's own transmission, which needs no NAPI.
         let wanted: HashSet<u32> = match flavor {
-            Some(Flavor::Native) => live.iter().map(|(_, veth)| *veth).collect(),
+            Some(Flavor::Native) => live.iter().map(|row| row.backend.ifindex).collect(),
             Some(Flavor::Generic) | None => HashSet::new(),
         };
         self.failed.retain(|veth, _| wanted.contains(veth));
         self.ready.retain(|veth, _| wanted.contains(veth));
-        let ready = self.prepare(dataplane, netlink, network, &wanted).await?;
-        for (number, veth) in live {
+        let ready = self.prepare(hooks, network, &wanted).await?;
+        for row in &live {
+            let veth = row.backend.ifindex;
             let is_reached = match flavor {
                 Some(Flavor::Native) => ready.contains(&veth),
                 Some(Flavor::Generic) => true,
                 None => false,
             };
-            dataplane.set_device(number, is_reached.then_some(veth))?;
+            let device = is_reached.then_some(veth);
+            hooks.dataplane.set_device(row.number, device)?;
         }
-        put_back(dataplane, netlink, network, &wanted).await
+        let passing = match intake {
+            Intake::Gro => HashSet::new(),
+            // What XDP leaves to TC anyway is no reason to do without GRO.
+            Intake::Pass => live
+                .iter()
+                .filter(|row| settings.is_for_xdp(protocol_number(row.publication.protocol)))
+                .map(|row| row.backend.ifindex)
+                .filter(|veth| ready.contains(veth))
+                .collect(),
+        };
+        self.pass(hooks, network, &passing).await?;
+        put_back(hooks, network, &wanted, &passing).await
+    }
+
+    /// Gives those containers the program that takes GRO's place that are to have it and do not.
+    async fn pass(
+        &mut self,
+        hooks: &mut Hooks<'_>,
+        network: &Network,
+        passing: &HashSet<u32>,
+    ) -> anyhow::Result<()> {
+        self.kept_gro.retain(|veth, _| passing.contains(veth));
+        if passing.is_empty() {
+            return Ok(());
+        }
+        let attached = pass::attached(hooks.dataplane)?;
+        let missing = passing.difference(&attached).copied();
+        let missing = missing.filter(|veth| is_due(&self.kept_gro, *veth));
+        for veth in pass::attach(hooks, pairs(network, missing)).await? {
+            self.kept_gro.insert(veth, Instant::now());
+        }
+        Ok(())
     }
 
     /// Turns GRO on where it is wanted and missing. Returns who is ready.
     async fn prepare(
         &mut self,
-        dataplane: &mut Dataplane,
-        netlink: &Netlink,
+        hooks: &mut Hooks<'_>,
         network: &Network,
         wanted: &HashSet<u32>,
     ) -> anyhow::Result<HashSet<u32>> {
-        let ready = self.ready(wanted)?;
-        let missing: Vec<Pair> = wanted
-            .difference(&ready)
-            .filter(|veth| {
-                let last = self.failed.get(veth);
-                last.is_none_or(|last| last.elapsed() > RETRY)
-            })
-            .filter_map(|veth| Some((*veth, network.links.get(veth)?.peer?)))
-            .collect();
+        let ready = self.ready(hooks.dataplane, wanted)?;
+        let missing = wanted.difference(&ready).copied();
+        let missing = pairs(network, missing.filter(|veth| is_due(&self.failed, *veth)));
         if missing.is_empty() {
             return Ok(ready);
         }
         for (veth, _) in &missing {
             self.failed.insert(*veth, Instant::now());
         }
-        let found = find(netlink, missing).await;
-        for (veth, was_off) in turn_on(dataplane, found).await? {
+        // Those that had the program have it no more: somebody has taken it off.
+        let attached = pass::attached(hooks.dataplane)?;
+        for (veth, _) in missing.iter().filter(|(veth, _)| attached.contains(veth)) {
+            pass::forget(hooks, *veth)?;
+        }
+        let found = find(hooks.netlink, missing).await;
+        for (veth, was_off) in turn_on(hooks.dataplane, found).await? {
             self.ready.insert(veth, Instant::now());
             // Should it not be ready now, then because somebody has turned it off again.
             if was_off {
                 self.failed.remove(&veth);
             }
         }
-        let ready = self.ready(wanted)?;
+        let ready = self.ready(hooks.dataplane, wanted)?;
         self.failed.retain(|veth, _| !ready.contains(veth));
         Ok(ready)
     }
 
     /// Who takes redirected frames.
-    fn ready(&self, wanted: &HashSet<u32>) -> anyhow::Result<HashSet<u32>> {
+    fn ready(&self, dataplane: &Dataplane, wanted: &HashSet<u32>) -> anyhow::Result<HashSet<u32>> {
         if wanted.is_empty() {
             return Ok(HashSet::new());
         }
@@ -142,24 +175,35 @@ impl Containers {
             None => {
                 let asked = self.ready.iter();
                 let lately = asked.filter(|(_, asked)| asked.elapsed() <= RETRY);
-                lately.map(|(veth, _)| *veth).collect()
+                let mut ready: HashSet<u32> = lately.map(|(veth, _)| *veth).collect();
+                // With the program they have no GRO to be asked for.
+                ready.extend(pass::attached(dataplane)?.intersection(wanted));
+                ready
             }
         })
     }
 }
 
-/// Puts GRO back where it was turned on, but for those containers that are to be kept as they are.
+/// Whether the last attempt with a container is long enough ago for another.
+fn is_due(attempts: &HashMap<u32, Instant>, veth: u32) -> bool {
+    let last = attempts.get(&veth);
+    last.is_none_or(|last| last.elapsed() > RETRY)
+}
+
+/// Puts containers back to what they were before portway, but for those that are to `keep` their GRO, and those that
+/// are to go on `passing` without it.
 ///
 /// # Errors
 ///
-/// What is noted cannot be read or written.
+/// A program does not go, or what is noted cannot be read or written.
 pub async fn put_back(
-    dataplane: &mut Dataplane,
-    netlink: &Netlink,
+    hooks: &mut Hooks<'_>,
     network: &Network,
     keep: &HashSet<u32>,
+    passing: &HashSet<u32>,
 ) -> anyhow::Result<()> {
-    let notes = hooks::notes(dataplane, Note::Gro)?;
+    pass::put_back(hooks, network, passing).await?;
+    let notes = hooks::notes(hooks.dataplane, Note::Gro)?;
     let over: Vec<_> = notes
         .into_keys()
         .filter(|veth| !keep.contains(veth))
@@ -167,12 +211,7 @@ pub async fn put_back(
     if over.is_empty() {
         return Ok(());
     }
-    // An interface that is gone has taken its peer with it.
-    let there = over
-        .iter()
-        .filter_map(|veth| Some((*veth, network.links.get(veth)?.peer?)))
-        .collect();
-    let found = find(netlink, there).await;
+    let found = find(hooks.netlink, pairs(network, over.iter().copied())).await;
     let turned_off = namespace::inside(found, |(_, peer)| set_gro(peer.ifindex, false)).await;
     for ((veth, _), result) in turned_off {
         if let Err(error) = result {
@@ -180,7 +219,7 @@ pub async fn put_back(
         }
     }
     for veth in over {
-        hooks::remove_note(dataplane, veth, Note::Gro)?;
+        hooks::remove_note(hooks.dataplane, veth, Note::Gro)?;
     }
     Ok(())
 }
@@ -195,30 +234,6 @@ fn in_force(dataplane: &Dataplane) -> anyhow::Result<Option<Flavor>> {
             Kind::Tcx | Kind::Clsact => None,
         })
         .reduce(|one, other| if one == Flavor::Native { one } else { other }))
-}
-
-/// Finds the network namespaces of containers; leaves those out that are not to be found.
-async fn find(netlink: &Netlink, pairs: Vec<Pair>) -> Vec<(Arc<File>, Pair)> {
-    let wanted = pairs.iter().map(|(_, peer)| peer.namespace).collect();
-    let namespaces: HashMap<_, _> = netlink
-        .find_namespaces(&wanted)
-        .await
-        .into_iter()
-        .map(|(number, file)| (number, Arc::new(file)))
-        .collect();
-    pairs
-        .into_iter()
-        .filter_map(|(veth, peer)| {
-            let namespace = namespaces.get(&peer.namespace);
-            if namespace.is_none() {
-                tracing::debug!(
-                    "the container behind interface {veth} stays with TC: its network namespace is not to \
-                     be found by any process or file"
-                );
-            }
-            Some((Arc::clone(namespace?), (veth, peer)))
-        })
-        .collect()
 }
 
 /// Turns GRO on where it is off. Returns where it is on now, and whether it was off.

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::{
     choice::{Declined, Mode},
     external::declined,
+    pass,
 };
 use crate::{
     dataplane::Dataplane,
@@ -103,6 +104,12 @@ fn taken(dataplane: &Dataplane, flavor: &'static str, mode: Mode) -> anyhow::Res
     if out_of_reach > 0 {
         why.push_str(&format!(
             "; of {out_of_reach} ports the container cannot be reached from there"
+        ));
+    }
+    let passing = pass::attached(dataplane)?.len();
+    if passing > 0 {
+        why.push_str(&format!(
+            "; containers that take frames by a program, without GRO: {passing}"
         ));
     }
     Ok(Xdp {

@@ -21,8 +21,8 @@ const DIFFERENCES: [(&str, &str); 3] = [
         "6.3; before, `--mode xdp` takes it",
     ),
     (
-        "The kernel tells when a container's GRO has been turned off",
-        "6.3; before, `run` looks every ten seconds",
+        "The kernel tells when a container has lost its GRO, or the program in its place",
+        "6.3; before, `run` looks for GRO every ten seconds",
     ),
 ];
 

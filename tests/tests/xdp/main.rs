@@ -1,5 +1,7 @@
 //! XDP in front of TC: what goes by it, who decides, and that nothing of it stays.
 
+mod intake;
+
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     process::ExitCode,
@@ -31,10 +33,40 @@ fn main() -> ExitCode {
         with_ethtool("finished_checksums_go_by_xdp", finished),
         Test::of_portway("unfinished_checksums_are_left_to_tc", unfinished),
         with_ethtool("a_flow_whose_route_is_renewed_stays_with_xdp", renewed),
-        with_ethtool("containers_come_and_go", containers),
+        with_ethtool("containers_come_and_go", || containers("gro")),
+        with_ethtool("containers_with_the_program_come_and_go", || {
+            containers("pass")
+        }),
         with_ethtool("gro_is_put_back", gro_is_put_back),
         Test::of_portway("gro_that_was_on_stays_on", gro_stays),
         with_ethtool("gro_that_somebody_turns_off_comes_back", gro_comes_back),
+        with_ethtool("a_program_takes_the_place_of_gro", intake::program),
+        with_ethtool(
+            "no_datagram_is_lost_when_the_intake_changes",
+            intake::changes,
+        ),
+        Test::of_portway(
+            "the_kernels_own_path_leads_to_the_program_as_well",
+            intake::slow_path,
+        ),
+        with_ethtool(
+            "a_container_with_a_program_of_its_own_keeps_it",
+            intake::foreign,
+        ),
+        Test::new(
+            "a_program_that_somebody_takes_off_comes_back",
+            &[Root, Kernel, Ethtool, XdpFeatures, Portway],
+            intake::comes_back,
+        ),
+        Test::new(
+            "a_container_with_tcp_alone_needs_no_program",
+            &[Root, Kernel, XdpFeatures, Portway],
+            intake::tcp_alone,
+        ),
+        Test::of_portway(
+            "gro_that_was_on_before_the_program_stays_on",
+            intake::gro_stays,
+        ),
         with_ethtool("a_container_that_cannot_be_entered_stays_with_tc", hidden),
         Test::new(
             "auto_takes_udp_where_it_costs_nothing",
@@ -205,7 +237,7 @@ fn unfinished() -> Result<()> {
 }
 
 /// Several at once, one of which is replaced by another at its address.
-fn containers() -> Result<()> {
+fn containers(intake: &str) -> Result<()> {
     let lab = Lab::new()?;
     let mut containers: Vec<_> = (1..=3)
         .map(|number| Container::new(&lab.host, number)?.serve(&["udp/8080"]))
@@ -216,7 +248,7 @@ fn containers() -> Result<()> {
         .collect();
     let portway = Portway::new(&lab.host)?;
     let run = portway.run(&format!(
-        "--no-docker --admission direct --mode xdp {}",
+        "--no-docker --admission direct --mode xdp --intake {intake} {}",
         published.join(" ")
     ))?;
     lab.finish_checksums()?;
@@ -239,7 +271,10 @@ fn containers() -> Result<()> {
     })?;
     let again = Container::at(&lab.host, 1, address)?.serve(&["udp/8080"])?;
     all_by_xdp()?;
-    ensure!(has_gro(&again)?, "no GRO in the new container");
+    ensure!(
+        has_gro(&again)? == (intake == "gro"),
+        "the new container takes frames by something else"
+    );
     portway.interrupt(&run)?;
     footprint::ensure_none(&lab.host)
 }

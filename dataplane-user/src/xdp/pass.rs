@@ -1,0 +1,130 @@
+//! The program that containers take frames by in place of GRO: attached inside their network namespaces, its link
+//! pinned, by the interface that the host has of the container.
+//!
+//! A container has GRO before it gets the program and after the program has gone, so that it takes frames at every
+//! moment.
+
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use aya::programs::{Xdp, XdpMode, links::FdLink};
+use aya_obj::programs::XdpAttachType;
+use dataplane_common::{layout::programs, registry::Hook};
+
+use super::pairs::{Pair, find, pairs};
+use crate::{
+    attach::Hooks,
+    dataplane::Dataplane,
+    hooks::{self, Note},
+    instance::Instance,
+    netlink::{namespace, network::Network, offload::set_gro},
+    pinned,
+};
+
+/// The note of a program that is there, or about to be.
+const ATTACHED: Hook = Hook {
+    kind: 1,
+    handle: 0,
+    priority: 0,
+    owns_qdisc: 0,
+};
+
+/// The containers with the program, by the interfaces that the host has of them; some of these may be gone.
+pub fn attached(dataplane: &Dataplane) -> anyhow::Result<HashSet<u32>> {
+    Ok(hooks::notes(dataplane, Note::Pass)?.into_keys().collect())
+}
+
+/// Gives containers the program, and takes GRO from them. Returns those that go on with GRO instead.
+///
+/// # Errors
+///
+/// The kernel refuses the program, or what is noted cannot be written.
+pub async fn attach(hooks: &mut Hooks<'_>, pairs: Vec<Pair>) -> anyhow::Result<Vec<u32>> {
+    if pairs.is_empty() {
+        return Ok(Vec::new());
+    }
+    hooks
+        .dataplane
+        .ensure_program(hooks.instance, programs::PASS)?;
+    let mut left: HashSet<u32> = pairs.iter().map(|(veth, _)| *veth).collect();
+    let found = find(hooks.netlink, pairs).await;
+    for (_, (veth, _)) in &found {
+        // The note first: should this be killed, the program can be found.
+        hooks::write_note(hooks.dataplane, *veth, Note::Pass, ATTACHED)?;
+    }
+    let program = hooks.instance.program(programs::PASS);
+    let instance = hooks.instance.clone();
+    let attached = namespace::inside(found, move |(veth, peer)| {
+        attach_here(&program, peer.ifindex, &pin(&instance, *veth))?;
+        set_gro(peer.ifindex, false)
+    });
+    for ((veth, _), result) in attached.await {
+        match result {
+            Ok(()) => {
+                left.remove(&veth);
+            }
+            Err(error) => {
+                tracing::debug!(
+                    "the container behind interface {veth} goes on with GRO: {error:#}"
+                );
+                forget(hooks, veth)?;
+            }
+        }
+    }
+    Ok(left.into_iter().collect())
+}
+
+/// Takes the program from all containers but these, which have GRO in its place then.
+///
+/// # Errors
+///
+/// The program does not go, or what is noted cannot be read or written.
+pub async fn put_back(
+    hooks: &mut Hooks<'_>,
+    network: &Network,
+    keep: &HashSet<u32>,
+) -> anyhow::Result<()> {
+    let over: Vec<u32> = attached(hooks.dataplane)?
+        .difference(keep)
+        .copied()
+        .collect();
+    if over.is_empty() {
+        return Ok(());
+    }
+    let found = find(hooks.netlink, pairs(network, over.iter().copied())).await;
+    let turned_on = namespace::inside(found, |(_, peer)| set_gro(peer.ifindex, true)).await;
+    for ((veth, _), result) in turned_on {
+        if let Err(error) = result {
+            tracing::warn!("the container behind interface {veth} is without GRO: {error:#}");
+        }
+    }
+    over.into_iter().try_for_each(|veth| forget(hooks, veth))
+}
+
+/// Attaches the program to an interface of the calling thread's network namespace.
+fn attach_here(program: &Path, ifindex: u32, pin: &Path) -> anyhow::Result<()> {
+    let mut program = Xdp::from_pin(program, XdpAttachType::Interface)?;
+    let id = program.attach_to_if_index(ifindex, XdpMode::Driver)?;
+    let link: FdLink = program.take_link(id)?.try_into()?;
+    link.pin(pin)?;
+    Ok(())
+}
+
+/// Takes the program off, if it is there, and knows nothing of it any more.
+///
+/// # Errors
+///
+/// It does not go, or what is noted cannot be removed.
+pub fn forget(hooks: &mut Hooks<'_>, veth: u32) -> anyhow::Result<()> {
+    pinned::detach(&pin(hooks.instance, veth))
+        .with_context(|| format!("cannot detach {}", programs::PASS))?;
+    hooks::remove_note(hooks.dataplane, veth, Note::Pass)
+}
+
+/// Where the link of a container is pinned.
+fn pin(instance: &Instance, veth: u32) -> PathBuf {
+    instance.links().join(format!("{}-{veth}", programs::PASS))
+}
