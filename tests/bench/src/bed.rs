@@ -12,7 +12,7 @@ use crate::ethtool::turn_gro_on;
 pub const INSIDE: &str = "eth0";
 
 /// A server in the container that nobody asks.
-const IDLE: &str = "tcp/1";
+pub const IDLE: &str = "tcp/1";
 
 /// How long conntrack and portway remember a conversation, in seconds: longer than a scenario takes.
 const REMEMBER: &str = "3600";

@@ -18,5 +18,8 @@ pub const PORTWAY_TC: &str = "portway-tc";
 /// portway at the XDP hook.
 pub const PORTWAY_XDP: &str = "portway-xdp";
 
+/// The same where a program takes GRO's place in containers.
+pub const PORTWAY_PASS: &str = "portway-pass";
+
 /// portway as it is without options, whatever hooks that means.
 pub const PORTWAY_AUTO: &str = "portway-auto";

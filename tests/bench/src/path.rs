@@ -112,7 +112,9 @@ impl Path {
             ["forwarded", "forwarded_xdp"].map(|counter| status.counter(counter));
         // Where two begin at once in one bucket, the second is left to TC.
         let is_as_said = match self.way {
-            Way::PortwayXdp => forwarded > 0 && forwarded - by_xdp <= 1 + forwarded / 1000,
+            Way::PortwayXdp | Way::PortwayPass => {
+                forwarded > 0 && forwarded - by_xdp <= 1 + forwarded / 1000
+            }
             _ => by_xdp == 0,
         };
         ensure!(
@@ -221,7 +223,7 @@ impl Paths {
                     paths.there.push(path);
                 }
                 // What there may not be yet.
-                Err(error) if way == Way::PortwayXdp => {
+                Err(error) if way.is_xdp() => {
                     paths.skipped.push(Skipped::new(way.name(), error));
                 }
                 Err(error) => return Err(error.context(way.name())),

@@ -9,13 +9,12 @@ use portway_tests::{
     docker::{self, DockerLab},
     image,
     lab::{HOST, Lab},
-    netns::Netns,
-    portway::Portway,
+    portway::{Portway, Used},
     requirement::Requirement,
 };
 
 use crate::{
-    bed::Bed,
+    bed::{Bed, IDLE},
     busy, contenders,
     cpu::Cpus,
     frame::{FIRST_CONTAINER_PORT, FIRST_PORT},
@@ -39,8 +38,11 @@ const QUICK_SAMPLE: Duration = Duration::from_millis(300);
 /// Connections that requests are made over.
 const CONNECTIONS: usize = 64;
 
-/// Those who are measured, and docker-proxy.
-const WAYS: [Way; 4] = [Way::Iptables, Way::Nft, Way::PortwayAuto, Way::PortwayXdp];
+/// Those by whom a client outside reaches the container, and docker-proxy.
+const WAYS: &[Way] = &[Way::Iptables, Way::Nft, Way::PortwayAuto, Way::PortwayXdp];
+
+/// Those who may be in the way of who reaches it without them.
+const BYSTANDERS: &[Way] = &[Way::Iptables, Way::PortwayXdp, Way::PortwayPass];
 
 /// A port for each service.
 const PUBLISHED: Published = Published {
@@ -56,6 +58,8 @@ enum Conversation {
     BulkIn,
     /// The container sends.
     BulkOut,
+    /// The container receives from its host.
+    BulkFromHost,
     /// One connection after the other.
     Connections,
     /// Requests over lasting connections.
@@ -64,7 +68,7 @@ enum Conversation {
 
 /// The scenarios.
 pub fn plans() -> Vec<Plan> {
-    use Conversation::{BulkIn, BulkOut, Connections, Requests};
+    use Conversation::{BulkFromHost, BulkIn, BulkOut, Connections, Requests};
     let rate = |suffix, title, unit| Measure {
         suffix,
         title,
@@ -127,6 +131,20 @@ pub fn plans() -> Vec<Plan> {
             ],
             BulkOut,
         ),
+        plan(
+            "tcp-from-host",
+            "TCP: bulk from the host to the container, past portway",
+            false,
+            vec![
+                rate("-rate", "TCP: bulk from the host, past portway", "Gbit/s"),
+                cost(
+                    "-cpu",
+                    "TCP: CPU for bulk from the host, past portway",
+                    "CPU s per GB",
+                ),
+            ],
+            BulkFromHost,
+        ),
     ]
 }
 
@@ -138,13 +156,16 @@ fn prepare(effort: Effort, conversation: Conversation) -> Result<Stage> {
         _room: Room::make()?,
     });
     let mut stage = Stage::new(conversation.note());
-    for way in WAYS {
+    for &way in conversation.ways() {
         match Place::with(way) {
             Ok(place) => stage.add(Talk::new(way.name(), place, &setting)?),
             // What there may not be yet.
-            Err(error) if way == Way::PortwayXdp => stage.skip(way.name(), error),
+            Err(error) if way.is_xdp() => stage.skip(way.name(), error),
             Err(error) => return Err(error.context(way.name())),
         }
+    }
+    if conversation == Conversation::BulkFromHost {
+        return Ok(stage);
     }
     match Requirement::Docker.missing() {
         Some(why) => stage.skip(contenders::DOCKER_PROXY, why),
@@ -157,9 +178,16 @@ fn prepare(effort: Effort, conversation: Conversation) -> Result<Stage> {
 }
 
 impl Conversation {
+    fn ways(self) -> &'static [Way] {
+        match self {
+            Self::BulkFromHost => BYSTANDERS,
+            _ => WAYS,
+        }
+    }
+
     fn service(self) -> Service {
         match self {
-            Self::BulkIn => Service::Sink,
+            Self::BulkIn | Self::BulkFromHost => Service::Sink,
             Self::BulkOut => Service::Source,
             Self::Connections => Service::OneAnswer,
             Self::Requests => Service::Answers,
@@ -168,7 +196,7 @@ impl Conversation {
 
     fn note(self) -> &'static str {
         match self {
-            Self::BulkIn | Self::BulkOut => {
+            Self::BulkIn | Self::BulkOut | Self::BulkFromHost => {
                 "One connection, client and server on a CPU each. CPU: all that the machine has worked \
                  meanwhile, by 10^9 bytes."
             }
@@ -183,10 +211,10 @@ impl Conversation {
         }
     }
 
-    /// A value for each of the measures. Runs in the client's namespace.
+    /// A value for each of the measures. Runs in the namespace of who begins it.
     fn hold(self, to: SocketAddr, duration: Duration) -> Result<Vec<f64>> {
         match self {
-            Self::BulkIn => cost_of(|| bulk::send(to, duration)),
+            Self::BulkIn | Self::BulkFromHost => cost_of(|| bulk::send(to, duration)),
             Self::BulkOut => cost_of(|| bulk::receive(to, duration)),
             Self::Connections => Ok(vec![connections::rate(to, duration)?]),
             Self::Requests => {
@@ -233,8 +261,9 @@ impl Talk {
             place,
             setting: Rc::clone(setting),
         };
+        let is_by_portway = setting.conversation != Conversation::BulkFromHost;
         talk.place
-            .check(|| talk.hold(QUICK_SAMPLE))
+            .check(is_by_portway, || talk.hold(QUICK_SAMPLE))
             .with_context(|| format!("{name} does not work"))?;
         Ok(talk)
     }
@@ -243,8 +272,17 @@ impl Talk {
         let Setting {
             conversation, cpus, ..
         } = *self.setting;
-        let to = SocketAddr::from((HOST, FIRST_PORT + conversation.service().index()));
-        self.place.client().run(|| {
+        let index = conversation.service().index();
+        let (netns, to) = match &self.place.hosted {
+            Hosted::Plain { bed, .. } if conversation == Conversation::BulkFromHost => {
+                let address = bed.container.address;
+                (&*bed.lab.host, (address, FIRST_CONTAINER_PORT + index))
+            }
+            Hosted::Plain { bed, .. } => (&bed.lab.client, (HOST, FIRST_PORT + index)),
+            Hosted::Docker(lab) => (&lab.client, (HOST, FIRST_PORT + index)),
+        };
+        let to = SocketAddr::from(to);
+        netns.run(|| {
             let (values, _) = cpus.measure(|| conversation.hold(to, duration))?;
             Ok(values)
         })
@@ -279,7 +317,8 @@ impl Place {
     /// A plain lab, as its interfaces come from the kernel.
     fn with(way: Way) -> Result<Self> {
         let lab = Lab::new()?;
-        let container = Container::new(&lab.host, 1)?;
+        // By a process that lives in it, as in every container, portway finds its network namespace.
+        let container = Container::new(&lab.host, 1)?.serve(&[IDLE])?;
         let servers = Servers::start(&container.netns, FIRST_CONTAINER_PORT)?;
         let bed = Bed { lab, container };
         let open = way.open(&bed, PUBLISHED)?;
@@ -305,15 +344,8 @@ impl Place {
         })
     }
 
-    fn client(&self) -> &Netns {
-        match &self.hosted {
-            Hosted::Plain { bed, .. } => &bed.lab.client,
-            Hosted::Docker(lab) => &lab.client,
-        }
-    }
-
-    /// Does `work`, and sees that portway has a hand in it if it is there.
-    fn check(&self, work: impl FnOnce() -> Result<Vec<f64>>) -> Result<()> {
+    /// Does `work`, and sees that portway has a hand in it, or none, if it is there.
+    fn check(&self, is_by_portway: bool, work: impl FnOnce() -> Result<Vec<f64>>) -> Result<()> {
         let Hosted::Plain {
             bed,
             open: Open::Portway(instance),
@@ -323,7 +355,14 @@ impl Place {
         };
         let portway = Portway::again(&bed.lab.host, instance)?;
         let (_, used) = portway.measure(work)?;
-        ensure!(used.both_ways(), "packets have gone past portway: {used:?}");
+        if is_by_portway {
+            ensure!(used.both_ways(), "packets have gone past portway: {used:?}");
+        } else {
+            ensure!(
+                used == Used::NOTHING,
+                "packets have gone by portway: {used:?}"
+            );
+        }
         Ok(())
     }
 }

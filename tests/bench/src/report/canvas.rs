@@ -81,6 +81,7 @@ pub fn colour(contender: &str) -> RGBColor {
         contenders::DOCKER_PROXY => RGBColor(0xcc, 0x79, 0xa7),
         contenders::PORTWAY_TC => RGBColor(0x56, 0xb4, 0xe9),
         contenders::PORTWAY_XDP => RGBColor(0x00, 0x72, 0xb2),
+        contenders::PORTWAY_PASS => RGBColor(0xf0, 0xe4, 0x42),
         contenders::PORTWAY_AUTO => RGBColor(0x00, 0x9e, 0x73),
         _ => INK,
     }

@@ -29,6 +29,8 @@ pub enum Way {
     PortwayTc,
     /// The same at the XDP hook.
     PortwayXdp,
+    /// The same, with `--intake pass`.
+    PortwayPass,
     /// See [`portway`], as it is without options on a host that has Docker's rules.
     PortwayAuto,
 }
@@ -56,12 +58,13 @@ pub enum Open {
 
 impl Way {
     /// Those that rewrite, each alone, and the one that need not.
-    pub const ALONE: [Self; 5] = [
+    pub const ALONE: [Self; 6] = [
         Self::Limit,
         Self::Iptables,
         Self::Nft,
         Self::PortwayTc,
         Self::PortwayXdp,
+        Self::PortwayPass,
     ];
 
     /// The contender's name.
@@ -72,6 +75,7 @@ impl Way {
             Self::Nft => contenders::NFT,
             Self::PortwayTc => contenders::PORTWAY_TC,
             Self::PortwayXdp => contenders::PORTWAY_XDP,
+            Self::PortwayPass => contenders::PORTWAY_PASS,
             Self::PortwayAuto => contenders::PORTWAY_AUTO,
         }
     }
@@ -79,6 +83,11 @@ impl Way {
     /// Whether packets reach the container translated.
     pub fn translates(self) -> bool {
         self != Self::Limit
+    }
+
+    /// Whether packets go by portway's XDP program.
+    pub fn is_xdp(self) -> bool {
+        matches!(self, Self::PortwayXdp | Self::PortwayPass)
     }
 
     /// Whether the kernel tracks what goes this way.
@@ -95,8 +104,11 @@ impl Way {
             Self::Limit => limit::Limit::open(bed).map(Open::Limit),
             Self::Iptables => iptables::open(bed, published).map(|()| Open::Host),
             Self::Nft => nft::open(bed, published).map(|()| Open::Host),
-            Self::PortwayTc => portway::open_alone(bed, published, "tc").map(Open::Portway),
-            Self::PortwayXdp => portway::open_alone(bed, published, "xdp").map(Open::Portway),
+            Self::PortwayTc => portway::open_alone(bed, published, "--mode tc").map(Open::Portway),
+            Self::PortwayXdp => {
+                portway::open_alone(bed, published, "--mode xdp").map(Open::Portway)
+            }
+            Self::PortwayPass => portway::open_passing(bed, published).map(Open::Portway),
             Self::PortwayAuto => {
                 iptables::open(bed, published)?;
                 portway::open(bed, published, "").map(Open::Portway)

@@ -5,19 +5,30 @@ use dataplane_common::layout::DEFAULT_MAX_FLOWS;
 use portway_tests::portway::Portway;
 
 use crate::{
-    bed::Bed,
+    bed::{Bed, INSIDE},
     frame::{FIRST_CONTAINER_PORT, FIRST_PORT},
     way::Published,
 };
 
-/// Opens it in this mode on a host without rules, with room for twice the flows, as conntrack has it.
+/// Opens it with these options on a host without rules, with room for twice the flows, as conntrack has it.
 ///
 /// # Errors
 /// As [`open`].
-pub fn open_alone(bed: &Bed, published: Published, mode: &str) -> Result<String> {
+pub fn open_alone(bed: &Bed, published: Published, options: &str) -> Result<String> {
     let max_flows = DEFAULT_MAX_FLOWS.max(2 * published.flows);
-    let options = format!("--mode {mode} --admission direct --max-flows {max_flows}");
+    let options = format!("{options} --admission direct --max-flows {max_flows}");
     open(bed, published, &options)
+}
+
+/// The same with XDP, where the container takes frames by a program.
+///
+/// # Errors
+/// As [`open`]; or it does not.
+pub fn open_passing(bed: &Bed, published: Published) -> Result<String> {
+    let instance = open_alone(bed, published, "--mode xdp --intake pass")?;
+    let link = bed.container.netns.ip(&format!("link show {INSIDE}"))?;
+    ensure!(link.contains("prog/xdp"), "no program in the container");
+    Ok(instance)
 }
 
 /// Loads it with these options, publishes, and returns the instance's name.
