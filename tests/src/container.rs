@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context, Result};
+use portway::{hooks::interface_index, netlink::offload};
 
 use crate::{daemon::Daemon, guest, host::Host, netns::Netns, wait::PATIENCE};
 
@@ -96,6 +97,22 @@ impl Container {
         lines
             .filter_map(|line| line.text.strip_prefix(protocol)?.trim().parse().ok())
             .collect()
+    }
+
+    /// Whether it has GRO.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn has_gro(&self) -> Result<bool> {
+        self.netns.run(|| offload::gro(interface_index("eth0")?))
+    }
+
+    /// Whether it has an XDP program.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn has_xdp(&self) -> Result<bool> {
+        Ok(self.netns.ip("-o link show eth0")?.contains("prog/xdp"))
     }
 
     /// Publishes a port the way Docker's rules do, so that there is a slow path.

@@ -41,8 +41,10 @@ use portway_tests::{
 fn main() -> ExitCode {
     use Requirement::{Kernel, MemoryCgroup, Portway, Root};
     harness::run([
-        Test::of_portway("killed_at_any_system_call", killed),
-        Test::of_portway("refused_any_use_of_bpf", refused),
+        Test::of_portway("killed_at_any_system_call", || killed("")),
+        Test::of_portway("killed_at_any_system_call_with_xdp", || killed(WITH_XDP)),
+        Test::of_portway("refused_any_use_of_bpf", || refused("")),
+        Test::of_portway("refused_any_use_of_bpf_with_xdp", || refused(WITH_XDP)),
         Test::of_portway("two_at_once", two_at_once),
         Test::of_portway("one_that_does_not_end_is_named", endless),
         Test::of_portway("out_of_file_descriptors_and_lockable_memory", limits),
@@ -56,6 +58,9 @@ fn main() -> ExitCode {
     ])
 }
 
+/// How to load so that programs are attached also inside containers.
+const WITH_XDP: &str = "--mode xdp --intake pass";
+
 /// How many commands are killed, unless PORTWAY_KILLS says otherwise.
 const KILLS: usize = 5;
 
@@ -64,6 +69,9 @@ const REFUSALS: usize = 4;
 
 /// What it says where there is no memory for a map, program, link or entry, and none for a pin.
 const FULL: [Errno; 2] = [Errno::ENOMEM, Errno::ENOSPC];
+
+/// What it says where one of the first calls is refused: aya tries what the kernel can do, and takes that for a no.
+const MISTAKEN: &str = "cannot create the eBPF maps: is this process allowed to use BPF?";
 
 /// What is done, and killed in turns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +119,8 @@ impl Drop for Over<'_> {
 
 struct Scene<'a> {
     lab: &'a Lab,
+    /// How portway is loaded.
+    options: &'static str,
     containers: [Container; 2],
     portway: Portway<'a>,
     /// How many system calls each kind of deed takes.
@@ -118,7 +128,7 @@ struct Scene<'a> {
     moves: u8,
 }
 
-fn killed() -> Result<()> {
+fn killed(options: &'static str) -> Result<()> {
     let kills = setting("PORTWAY_KILLS")?.unwrap_or(KILLS);
     let seed = setting::seed("PORTWAY_SEED")?;
     println!("{kills} kills of PORTWAY_SEED={seed}");
@@ -127,6 +137,7 @@ fn killed() -> Result<()> {
     let serve = |number| Container::new(&lab.host, number)?.serve(&["udp/8080"]);
     let mut scene = Scene {
         lab: &lab,
+        options,
         containers: [serve(1)?, serve(2)?],
         portway: Portway::new(&lab.host)?,
         lengths: HashMap::new(),
@@ -205,7 +216,7 @@ impl Scene<'_> {
                 self.portway.text("unload")?;
             }
             Deed::Publish(which) => {
-                self.portway.load("--admission direct")?;
+                self.load()?;
                 if self.is_published(which)? {
                     self.portway
                         .text(&format!("unpublish {}/udp", PORTS[which]))?;
@@ -230,7 +241,7 @@ impl Scene<'_> {
 
     fn begin(&self, deed: Deed, kill_at: u64) -> Result<End> {
         let command = match deed {
-            Deed::Load => format!("load --external {EXTERNAL} --admission direct"),
+            Deed::Load => load(self.options),
             Deed::Unload => "unload".to_owned(),
             Deed::Publish(which) => format!("publish {}", self.spec(which)),
             Deed::Unpublish(which) => format!("unpublish {}/udp", PORTS[which]),
@@ -248,6 +259,13 @@ impl Scene<'_> {
         })
     }
 
+    fn load(&self) -> Result<()> {
+        let options = self.options;
+        self.portway
+            .load(&format!("--admission direct {options}"))
+            .map(drop)
+    }
+
     fn spec(&self, which: usize) -> String {
         let address = self.containers[which].address;
         format!("{}:{address}:{INSIDE}/udp", PORTS[which])
@@ -259,9 +277,7 @@ impl Scene<'_> {
 
     /// The next commands, after which all is as it should be.
     fn repair(&mut self) -> Result<()> {
-        self.portway
-            .load("--admission direct")
-            .context("the next load")?;
+        self.load().context("the next load")?;
         for (which, port) in PORTS.iter().enumerate() {
             let row = self.portway.port("udp", *port)?;
             if row.is_none_or(|row| row.state != "active") {
@@ -284,6 +300,14 @@ impl Scene<'_> {
                 "port {port} not by the fast path: {used:?}"
             );
         }
+        for container in &self.containers {
+            let has_program = !self.options.is_empty();
+            ensure!(
+                container.has_xdp()? == has_program && !container.has_gro()?,
+                "{}: another program, or GRO",
+                container.address
+            );
+        }
         self.ensure_no_strangers()
     }
 
@@ -303,8 +327,13 @@ impl Scene<'_> {
     }
 }
 
+/// The command that loads.
+fn load(options: &str) -> String {
+    format!("load --external {EXTERNAL} --admission direct {options}")
+}
+
 /// One call of bpf(2) after the other fails, as where memory or bpffs is full.
-fn refused() -> Result<()> {
+fn refused(options: &str) -> Result<()> {
     let refusals = setting("PORTWAY_REFUSALS")?.unwrap_or(REFUSALS);
     let seed = setting::seed("PORTWAY_SEED")?;
     println!("{refusals} refusals of PORTWAY_SEED={seed}");
@@ -312,7 +341,7 @@ fn refused() -> Result<()> {
     let lab = Lab::new()?;
     let web = Container::new(&lab.host, 1)?.serve(&["udp/8080"])?;
     let portway = Portway::new(&lab.host)?;
-    let load = format!("load --external {EXTERNAL} --admission direct");
+    let load = load(options);
     let publish = format!("publish 9000:{}:{INSIDE}/udp", web.address);
     // Whether it came to a good end, and after how many calls.
     let run = |command: &str, fate| match tracer::run(portway.command(command), fate, |_, _| {})? {
@@ -324,9 +353,10 @@ fn refused() -> Result<()> {
             calls,
             said,
         } if said.trim().lines().count() == 1
-            && FULL
-                .iter()
-                .any(|error| said.contains(&io::Error::from(*error).to_string())) =>
+            && (said.contains(MISTAKEN)
+                || FULL
+                    .iter()
+                    .any(|error| said.contains(&io::Error::from(*error).to_string()))) =>
         {
             Ok((false, calls))
         }
@@ -414,8 +444,7 @@ fn two_at_once() -> Result<()> {
             ended.collect::<Result<Vec<Finished>>>()
         })
     };
-    let load = format!("load --external {EXTERNAL} --admission direct");
-    let loads = all(vec![load.clone(), load])?;
+    let loads = all(vec![load(""), load("")])?;
     let (done, waited): (Vec<_>, Vec<_>) = loads
         .iter()
         .partition(|load| load.stdout.starts_with("loaded"));

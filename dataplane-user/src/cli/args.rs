@@ -71,9 +71,9 @@ pub struct LoadArgs {
     #[arg(long, value_enum)]
     pub mode: Option<Mode>,
 
-    /// By what containers take frames from XDP. With `pass`, a program instead of GRO, a datagram costs a tenth less;
-    /// but TCP costs a container three to four times as much where it comes not by portway: from the host, from other
-    /// containers, and as answers to connections that the container has begun. [default: gro]
+    /// By what containers take frames from XDP. With `pass`, a program instead of GRO, a datagram reaches the container
+    /// for a tenth less, though not its sockets; but TCP takes three to four times the CPU where it comes not by
+    /// portway: from the host, from other containers, as answers to connections of the container. [default: gro]
     #[arg(long, value_enum)]
     pub intake: Option<Intake>,
 

@@ -56,8 +56,8 @@ pub enum Intake {
     /// GRO, which makes nothing slower.
     #[default]
     Gro = 0,
-    /// A program that passes every frame on, without GRO: least time for each datagram. The peer loses segmentation
-    /// offload, so that TCP which comes to the container by the kernel's own path is a burden.
+    /// A program that passes every frame on, without GRO: least time for each datagram that no socket reads. The
+    /// peer loses segmentation offload, so that TCP which comes by the kernel's own path is a burden.
     Pass = 1,
 }
 

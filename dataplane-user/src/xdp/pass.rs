@@ -24,46 +24,50 @@ use crate::{
     pinned,
 };
 
-/// The note of a program that is there, or about to be.
-const ATTACHED: Hook = Hook {
-    kind: 1,
-    handle: 0,
-    priority: 0,
-    owns_qdisc: 0,
-};
+/// The kinds of note: the program is about to come or to go, or has come.
+const BEGUN: u32 = 1;
+const ATTACHED: u32 = 2;
 
 /// The containers with the program, by the interfaces that the host has of them; some of these may be gone.
 pub fn attached(dataplane: &Dataplane) -> anyhow::Result<HashSet<u32>> {
-    Ok(hooks::notes(dataplane, Note::Pass)?.into_keys().collect())
+    let notes = hooks::notes(dataplane, Note::Pass)?.into_iter();
+    Ok(notes
+        .filter(|(_, note)| note.kind == ATTACHED)
+        .map(|(veth, _)| veth)
+        .collect())
 }
 
 /// Gives containers the program, and takes GRO from them. Returns those that go on with GRO instead.
 ///
 /// # Errors
 ///
-/// The kernel refuses the program, or what is noted cannot be written.
+/// What is noted cannot be written, or what was begun not be undone.
 pub async fn attach(hooks: &mut Hooks<'_>, pairs: Vec<Pair>) -> anyhow::Result<Vec<u32>> {
     if pairs.is_empty() {
         return Ok(Vec::new());
     }
-    hooks
-        .dataplane
-        .ensure_program(hooks.instance, programs::PASS)?;
     let mut left: HashSet<u32> = pairs.iter().map(|(veth, _)| *veth).collect();
+    let loaded = hooks
+        .dataplane
+        .ensure_program(hooks.instance, programs::PASS);
+    if let Err(error) = loaded {
+        tracing::warn!("containers go on with GRO: {error:#}");
+        return Ok(left.into_iter().collect());
+    }
     let found = find(hooks.netlink, pairs).await;
     for (_, (veth, _)) in &found {
         // The note first: should this be killed, the program can be found.
-        hooks::write_note(hooks.dataplane, *veth, Note::Pass, ATTACHED)?;
+        note(hooks, *veth, BEGUN)?;
     }
     let program = hooks.instance.program(programs::PASS);
     let instance = hooks.instance.clone();
     let attached = namespace::inside(found, move |(veth, peer)| {
-        attach_here(&program, peer.ifindex, &pin(&instance, *veth))?;
-        set_gro(peer.ifindex, false)
+        replace_gro(&program, peer.ifindex, &pin(&instance, *veth))
     });
     for ((veth, _), result) in attached.await {
         match result {
             Ok(()) => {
+                note(hooks, veth, ATTACHED)?;
                 left.remove(&veth);
             }
             Err(error) => {
@@ -75,6 +79,16 @@ pub async fn attach(hooks: &mut Hooks<'_>, pairs: Vec<Pair>) -> anyhow::Result<V
         }
     }
     Ok(left.into_iter().collect())
+}
+
+fn note(hooks: &mut Hooks<'_>, veth: u32, kind: u32) -> anyhow::Result<()> {
+    let hook = Hook {
+        kind,
+        handle: 0,
+        priority: 0,
+        owns_qdisc: 0,
+    };
+    hooks::write_note(hooks.dataplane, veth, Note::Pass, hook)
 }
 
 /// Takes the program from all containers but these, which have GRO in its place then.
@@ -94,6 +108,9 @@ pub async fn put_back(
     if over.is_empty() {
         return Ok(());
     }
+    for veth in &over {
+        note(hooks, *veth, BEGUN)?;
+    }
     let found = find(hooks.netlink, pairs(network, over.iter().copied())).await;
     let turned_on = namespace::inside(found, |(_, peer)| set_gro(peer.ifindex, true)).await;
     for ((veth, _), result) in turned_on {
@@ -104,13 +121,16 @@ pub async fn put_back(
     over.into_iter().try_for_each(|veth| forget(hooks, veth))
 }
 
-/// Attaches the program to an interface of the calling thread's network namespace.
-fn attach_here(program: &Path, ifindex: u32, pin: &Path) -> anyhow::Result<()> {
+/// Attaches the program to an interface of the calling thread's network namespace, in place of GRO.
+fn replace_gro(program: &Path, ifindex: u32, pin: &Path) -> anyhow::Result<()> {
+    // As a command may have left it that was killed before it could say so.
+    set_gro(ifindex, true)?;
+    pinned::detach(pin)?;
     let mut program = Xdp::from_pin(program, XdpAttachType::Interface)?;
     let id = program.attach_to_if_index(ifindex, XdpMode::Driver)?;
     let link: FdLink = program.take_link(id)?.try_into()?;
     link.pin(pin)?;
-    Ok(())
+    set_gro(ifindex, false)
 }
 
 /// Takes the program off, if it is there, and knows nothing of it any more.

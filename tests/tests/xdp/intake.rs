@@ -21,7 +21,7 @@ use portway_tests::{
     wait::{self, PATIENCE},
 };
 
-use crate::{ALL_BY_XDP, PORT, echo, has_gro, is_by_xdp, load, publish, tcp, udp};
+use crate::{ALL_BY_XDP, PORT, echo, is_by_xdp, load, publish, tcp, udp};
 
 /// By what a container takes frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,11 +33,7 @@ enum Takes {
 }
 
 fn takes(container: &Container) -> Result<Takes> {
-    let has_program = container
-        .netns
-        .ip("-o link show eth0")?
-        .contains("prog/xdp");
-    let has_gro = has_gro(container)?;
+    let (has_program, has_gro) = (container.has_xdp()?, container.has_gro()?);
     ensure!(!(has_program && has_gro), "the program and GRO as well");
     Ok(match (has_program, has_gro) {
         (true, _) => Takes::Program,
@@ -200,7 +196,7 @@ pub fn foreign() -> Result<()> {
     })?;
     let before = container.netns.ip("link show eth0")?;
     portway.load("--intake pass")?;
-    ensure!(has_gro(&container)?, "neither GRO nor a program of its own");
+    ensure!(container.has_gro()?, "neither GRO nor a program of its own");
     let used = udp(&portway, &lab.client, (HOST, PORT))?;
     ensure!(used == ALL_BY_XDP, "{used:?}");
     portway.text("unload")?;

@@ -121,12 +121,6 @@ fn specs(container: &Container) -> [String; 4] {
     ]
 }
 
-fn has_gro(container: &Container) -> Result<bool> {
-    container
-        .netns
-        .run(|| offload::gro(interface_index("eth0")?))
-}
-
 /// Twenty datagrams there and back, always the same, and from the same port: their checksums are never those
 /// that look unfinished.
 fn udp(portway: &Portway, client: &Netns, target: impl Into<SocketAddr>) -> Result<Used> {
@@ -272,7 +266,7 @@ fn containers(intake: &str) -> Result<()> {
     let again = Container::at(&lab.host, 1, address)?.serve(&["udp/8080"])?;
     all_by_xdp()?;
     ensure!(
-        has_gro(&again)? == (intake == "gro"),
+        again.has_gro()? == (intake == "gro"),
         "the new container takes frames by something else"
     );
     portway.interrupt(&run)?;
@@ -285,7 +279,7 @@ fn gro_is_put_back() -> Result<()> {
     let lab = Lab::new()?;
     let [one, two] = [echo(&lab, 1)?, echo(&lab, 2)?];
     let ensure_gro = |when: &str, expected: [bool; 2]| {
-        let found = [has_gro(&one)?, has_gro(&two)?];
+        let found = [one.has_gro()?, two.has_gro()?];
         ensure!(
             found == expected,
             "{when}: {found:?}, expected {expected:?}"
@@ -314,7 +308,7 @@ fn gro_is_put_back() -> Result<()> {
         two.address
     ))?;
     portway.wait_active("udp", 9001)?;
-    wait::until_true("GRO in the container", PATIENCE, || has_gro(&two))?;
+    wait::until_true("GRO in the container", PATIENCE, || two.has_gro())?;
     run.signal(Signal::SIGKILL);
     run.wait(PATIENCE)?;
     ensure_gro("run is killed", [false, true])?;
@@ -332,7 +326,7 @@ fn gro_stays() -> Result<()> {
         .run(|| offload::set_gro(interface_index("eth0")?, true))?;
     let portway = load(&lab, &container, "--mode xdp")?;
     portway.text("unload")?;
-    ensure!(has_gro(&container)?, "somebody else's GRO is off");
+    ensure!(container.has_gro()?, "somebody else's GRO is off");
     Ok(())
 }
 
@@ -355,7 +349,7 @@ fn gro_comes_back() -> Result<()> {
         let _ = container
             .netns
             .run(|| offload::set_gro(interface_index("eth0")?, false));
-        wait::until_true("GRO in the container", seen_within, || has_gro(&container))?;
+        wait::until_true("GRO in the container", seen_within, || container.has_gro())?;
         let used = udp(&portway, &lab.client, (HOST, PORT))?;
         ensure!(used == ALL_BY_XDP, "{used:?}");
     }
@@ -385,7 +379,7 @@ fn hidden() -> Result<()> {
         Ok(())
     })?;
     ensure!(used.forwarded == 1 && used.by_xdp == 0, "{used:?}");
-    ensure!(!has_gro(&container)?, "GRO all the same");
+    ensure!(!container.has_gro()?, "GRO all the same");
     let why = &portway.status()?.external(EXTERNAL)?.xdp.why.clone();
     ensure!(why.contains("cannot be reached"), "{why}");
     Ok(())
@@ -532,7 +526,7 @@ fn refused() -> Result<()> {
         external.hooks == [tc_hook()] && external.xdp.why.contains("its driver refuses"),
         "{external:?}"
     );
-    ensure!(!has_gro(&container)?, "GRO for nothing");
+    ensure!(!container.has_gro()?, "GRO for nothing");
     lab.client.ip("link set eth0 mtu 1500")?;
     portway.publish(&format!("9001:{}:8080/udp", container.address))?;
     ensure!(portway.status()?.external(EXTERNAL)?.hooks == [tc_hook()]);
@@ -583,7 +577,7 @@ fn generic() -> Result<()> {
         external.hooks == ["xdp-generic", tc_hook()] && external.xdp.mode == "generic",
         "{external:?}"
     );
-    ensure!(!has_gro(&container)?, "GRO is of no use to it");
+    ensure!(!container.has_gro()?, "GRO is of no use to it");
     for host in [IpAddr::from(HOST), HOST_V6.into()] {
         let used = udp(&portway, &lab.client, (host, PORT))?;
         ensure!(used == ALL_BY_XDP, "UDP to {host}: {used:?}");

@@ -5,7 +5,7 @@ use dataplane_common::layout::DEFAULT_MAX_FLOWS;
 use portway_tests::portway::Portway;
 
 use crate::{
-    bed::{Bed, INSIDE},
+    bed::Bed,
     frame::{FIRST_CONTAINER_PORT, FIRST_PORT},
     way::Published,
 };
@@ -26,8 +26,7 @@ pub fn open_alone(bed: &Bed, published: Published, options: &str) -> Result<Stri
 /// As [`open`]; or it does not.
 pub fn open_passing(bed: &Bed, published: Published) -> Result<String> {
     let instance = open_alone(bed, published, "--mode xdp --intake pass")?;
-    let link = bed.container.netns.ip(&format!("link show {INSIDE}"))?;
-    ensure!(link.contains("prog/xdp"), "no program in the container");
+    ensure!(bed.container.has_xdp()?, "no program in the container");
     Ok(instance)
 }
 
