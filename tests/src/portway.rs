@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
+use portway::spec::Spec;
 use rustix::thread::CapabilitySet;
 use serde::de::DeserializeOwned;
 
@@ -228,10 +229,20 @@ impl<'a> Portway<'a> {
     /// # Errors
     /// It fails, or the container does not answer.
     pub fn publish(&self, spec: &str) -> Result<()> {
+        let wanted = Spec::parse(spec)?;
+        let is_it = |port: &Port| {
+            port.protocol == wanted.protocol.to_string()
+                && port.host_port == wanted.host_ports.first
+                && port.container_ip == wanted.container_ip.to_string()
+        };
         let mut said = String::new();
         for _ in 0..wait::slowness() {
             said = self.text(&format!("publish {spec}"))?;
-            if self.ls()?.iter().any(|port| port.state == "active") {
+            let ports = self.ls()?;
+            if ports
+                .iter()
+                .any(|port| is_it(port) && port.state == "active")
+            {
                 return Ok(());
             }
         }

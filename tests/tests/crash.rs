@@ -61,6 +61,9 @@ fn main() -> ExitCode {
 /// How to load so that programs are attached also inside containers.
 const WITH_XDP: &str = "--mode xdp --intake pass";
 
+/// How to have those programs taken off again.
+const WITH_GRO: &str = "--admission direct --intake gro";
+
 /// How many commands are killed, unless PORTWAY_KILLS says otherwise.
 const KILLS: usize = 5;
 
@@ -82,14 +85,18 @@ enum Deed {
     Unpublish(usize),
     /// A container is elsewhere, and `run` follows it.
     Reconcile,
+    /// Containers get GRO in place of a program.
+    Intake,
 }
 
-const DEEDS: [Deed; 5] = [
+/// The last one is for those who load [`WITH_XDP`].
+const DEEDS: [Deed; 6] = [
     Deed::Publish(0),
     Deed::Unpublish(1),
     Deed::Reconcile,
     Deed::Unload,
     Deed::Load,
+    Deed::Intake,
 ];
 
 /// How long a `run` that has done its work goes on when it was not killed before.
@@ -149,7 +156,8 @@ fn killed(options: &'static str) -> Result<()> {
         let asking = scope.spawn(|| lab.client.run(|| ask(&is_over)));
         let result = scene.measure().and_then(|()| {
             (0..kills).try_for_each(|number| {
-                let deed = match DEEDS[number % DEEDS.len()] {
+                let deeds = scene.deeds();
+                let deed = match deeds[number % deeds.len()] {
                     Deed::Publish(_) => Deed::Publish(random.usize(..2)),
                     Deed::Unpublish(_) => Deed::Unpublish(random.usize(..2)),
                     other => other,
@@ -171,9 +179,16 @@ fn killed(options: &'static str) -> Result<()> {
 }
 
 impl Scene<'_> {
+    fn deeds(&self) -> &'static [Deed] {
+        match self.options {
+            WITH_XDP => &DEEDS,
+            _ => &DEEDS[..5],
+        }
+    }
+
     /// Has each deed done to its end.
     fn measure(&mut self) -> Result<()> {
-        for deed in DEEDS {
+        for &deed in self.deeds() {
             self.prepare(deed)?;
             match self.begin(deed, u64::MAX)? {
                 End::Exited {
@@ -206,6 +221,12 @@ impl Scene<'_> {
             self.portway.text("unload")?;
             footprint::ensure_none(&self.lab.host)?;
         }
+        if deed == Deed::Intake {
+            self.portway.load(WITH_GRO)?;
+            for container in &self.containers {
+                ensure!(container.has_gro()? && !container.has_xdp()?, "no GRO");
+            }
+        }
         self.repair()
     }
 
@@ -222,7 +243,7 @@ impl Scene<'_> {
                         .text(&format!("unpublish {}/udp", PORTS[which]))?;
                 }
             }
-            Deed::Unpublish(_) | Deed::Unload => self.repair()?,
+            Deed::Unpublish(_) | Deed::Unload | Deed::Intake => self.repair()?,
             Deed::Reconcile => {
                 self.repair()?;
                 // The other container changes its MAC address, as one that is started anew does.
@@ -242,6 +263,7 @@ impl Scene<'_> {
     fn begin(&self, deed: Deed, kill_at: u64) -> Result<End> {
         let command = match deed {
             Deed::Load => load(self.options),
+            Deed::Intake => format!("load {WITH_GRO}"),
             Deed::Unload => "unload".to_owned(),
             Deed::Publish(which) => format!("publish {}", self.spec(which)),
             Deed::Unpublish(which) => format!("unpublish {}/udp", PORTS[which]),
@@ -301,7 +323,7 @@ impl Scene<'_> {
             );
         }
         for container in &self.containers {
-            let has_program = !self.options.is_empty();
+            let has_program = self.options == WITH_XDP;
             ensure!(
                 container.has_xdp()? == has_program && !container.has_gro()?,
                 "{}: another program, or GRO",

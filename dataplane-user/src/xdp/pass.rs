@@ -91,7 +91,7 @@ fn note(hooks: &mut Hooks<'_>, veth: u32, kind: u32) -> anyhow::Result<()> {
     hooks::write_note(hooks.dataplane, veth, Note::Pass, hook)
 }
 
-/// Takes the program from all containers but these, which have GRO in its place then.
+/// Takes the program from all containers but these, also where it was about to come or go. They have GRO then.
 ///
 /// # Errors
 ///
@@ -101,10 +101,10 @@ pub async fn put_back(
     network: &Network,
     keep: &HashSet<u32>,
 ) -> anyhow::Result<()> {
-    let over: Vec<u32> = attached(hooks.dataplane)?
-        .difference(keep)
-        .copied()
+    let mut over: Vec<u32> = hooks::notes(hooks.dataplane, Note::Pass)?
+        .into_keys()
         .collect();
+    over.retain(|veth| !keep.contains(veth));
     if over.is_empty() {
         return Ok(());
     }
