@@ -1,6 +1,6 @@
 //! The names of those who are compared, the same in every scenario.
 
-/// A bare XDP redirect into the container: what nobody who rewrites packets can reach.
+/// A bare XDP redirect into the container, by GRO there: what nobody who rewrites packets can reach by GRO.
 pub const LIMIT: &str = "limit";
 
 /// Docker's own rules in legacy iptables.
