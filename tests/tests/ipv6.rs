@@ -236,9 +236,11 @@ fn taken() -> Result<()> {
     );
     portway.text("unpublish [::]:9000")?;
     drop(v4);
-    let _v6 = lab
-        .host
-        .run(|| Ok(std::net::TcpListener::bind("[::]:9000")?))?;
+    // A child that has just been forked for another test holds the one before until it begins its own program.
+    let _v6 = wait::until("a free port", PATIENCE, || {
+        lab.host
+            .run(|| Ok(std::net::TcpListener::bind("[::]:9000").ok()))
+    })?;
     let refused = portway.output(&format!("publish {spec}"))?;
     let expected = format!(
         "failed to bind host port for [::]:9000:[{}]:8080/tcp: address already in use",

@@ -11,7 +11,9 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use dataplane_common::headers::IpProtocol;
+use portway::conntrack::{Entry, TcpState, Tuple};
 use portway_tests::{
+    conntrack,
     container::Container,
     conversation::{self, Datagrams, Silence, echo_over},
     daemon::Daemon,
@@ -88,6 +90,17 @@ impl Stage {
             "the lab's own rules are not Docker's: {admission:?}"
         );
         Ok((portway, run))
+    }
+
+    /// What conntrack knows of a client's connection.
+    fn known_to_conntrack(&self, client: SocketAddr) -> Result<Option<Entry>> {
+        let tuple = Tuple {
+            source: client,
+            destination: (HOST, 9000).into(),
+        };
+        conntrack::on(&self.lab.host, |conntrack| {
+            conntrack.find(IpProtocol::TCP, tuple)
+        })
     }
 
     fn specs(&self) -> [String; 3] {
@@ -274,9 +287,8 @@ fn denied_and_unloaded() -> Result<()> {
         Ok(portway.status()?.counters.get("lease").copied() >= Some(3))
     })?;
     portway.text("unload")?;
-    let list = stage.lab.host.command("conntrack");
-    let entries = list.args(["-L", "-p", "tcp", "--sport", "40001"]).text()?;
-    ensure!(!entries.contains("40001"), "conntrack was told: {entries}");
+    let known = stage.known_to_conntrack(source)?;
+    ensure!(known.is_none(), "conntrack was told: {known:?}");
     let connection = stage
         .lab
         .client
@@ -349,13 +361,19 @@ fn closing() -> Result<()> {
     let ((), used) =
         portway.measure(|| (0..20).try_for_each(|_| echo_over(&mut connection, "a line")))?;
     ensure!(used.both_ways(), "{used:?}");
-    drop(connection);
-    let conntrack = || {
-        let list = stage.lab.host.command("conntrack");
-        list.args(["-L", "-p", "tcp", "--dport", "9000"]).text()
+    let client = connection.local_addr()?;
+    let state = || {
+        let known = stage.known_to_conntrack(client)?;
+        Ok::<_, anyhow::Error>(known.and_then(|entry| entry.tcp_state))
     };
+    ensure!(
+        state()? == Some(TcpState::ESTABLISHED),
+        "conntrack knows {:?}",
+        state()?
+    );
+    drop(connection);
     wait::until_true("conntrack to see the end", PATIENCE, || {
-        Ok(!conntrack()?.contains("ESTABLISHED"))
+        Ok(state()? != Some(TcpState::ESTABLISHED))
     })
 }
 
