@@ -55,6 +55,18 @@ pub struct Hook {
     pub owns_qdisc: u16,
 }
 
+impl Hook {
+    /// A note of which there is no more to say than its kind.
+    pub const fn of_kind(kind: u32) -> Self {
+        Self {
+            kind,
+            handle: 0,
+            priority: 0,
+            owns_qdisc: 0,
+        }
+    }
+}
+
 /// How an instance was loaded, the one entry of its map.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]

@@ -292,10 +292,5 @@ fn key(ifindex: u32, role: Role) -> HookKey {
 
 /// The note of a link.
 pub(crate) fn note(kind: Kind) -> Hook {
-    Hook {
-        kind: kind as u32,
-        handle: 0,
-        priority: 0,
-        owns_qdisc: 0,
-    }
+    Hook::of_kind(kind as u32)
 }

@@ -37,12 +37,7 @@ use crate::{
 const RETRY: Duration = Duration::from_secs(10);
 
 /// The note of a GRO that was turned on.
-const TURNED_ON: Hook = Hook {
-    kind: 1,
-    handle: 0,
-    priority: 0,
-    owns_qdisc: 0,
-};
+const TURNED_ON: Hook = Hook::of_kind(1);
 
 /// Which containers can be reached from XDP, as far as this process knows.
 #[derive(Debug, Default)]

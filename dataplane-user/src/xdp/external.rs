@@ -153,10 +153,8 @@ pub fn forget_refusals(dataplane: &mut Dataplane) -> anyhow::Result<()> {
 fn note(dataplane: &mut Dataplane, ifindex: u32, why: Declined) -> anyhow::Result<()> {
     let (kind, handle) = why.encode();
     let hook = Hook {
-        kind,
         handle,
-        priority: 0,
-        owns_qdisc: 0,
+        ..Hook::of_kind(kind)
     };
     hooks::write_note(dataplane, ifindex, Note::XdpDeclined, hook)
 }

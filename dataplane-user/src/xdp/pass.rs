@@ -82,13 +82,7 @@ pub async fn attach(hooks: &mut Hooks<'_>, pairs: Vec<Pair>) -> anyhow::Result<V
 }
 
 fn note(hooks: &mut Hooks<'_>, veth: u32, kind: u32) -> anyhow::Result<()> {
-    let hook = Hook {
-        kind,
-        handle: 0,
-        priority: 0,
-        owns_qdisc: 0,
-    };
-    hooks::write_note(hooks.dataplane, veth, Note::Pass, hook)
+    hooks::write_note(hooks.dataplane, veth, Note::Pass, Hook::of_kind(kind))
 }
 
 /// Takes the program from all containers but these, also where it was about to come or go. They have GRO then.
